@@ -1,0 +1,1 @@
+"""Calibration: from a DiT checkpoint to hard assignments and codebooks."""

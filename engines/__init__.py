@@ -1,0 +1,1 @@
+"""Engines: build, describe and verify engine directories."""

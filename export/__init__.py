@@ -1,0 +1,1 @@
+"""Export: from weights to the ONNX step model and decoder."""
