@@ -38,7 +38,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = _parser(arguments)
     args = parser.parse_args(arguments)
     logging.basicConfig(
-        stream=sys.stderr, format="%(message)s", level=logging.WARNING if args.quiet else logging.INFO
+        stream=sys.stderr,
+        format="%(message)s",
+        level=logging.WARNING if args.quiet else logging.INFO,
     )
     try:
         result = import_module(f"vq4dit.commands.{args.command}").run(args)

@@ -142,7 +142,11 @@ def _preset(name: str, hidden_size: int, depth: int, num_heads: int) -> dict[str
     """The three patch sizes of one model of the paper, for 256x256 pictures (latent 4x32x32)."""
     return {
         f"DiT-{name}/{patch}": ModelConfig(
-            input_size=32, patch_size=patch, in_channels=4, hidden_size=hidden_size, depth=depth,
+            input_size=32,
+            patch_size=patch,
+            in_channels=4,
+            hidden_size=hidden_size,
+            depth=depth,
             num_heads=num_heads,
         )  # fmt: skip
         for patch in (2, 4, 8)
