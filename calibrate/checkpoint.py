@@ -1,8 +1,8 @@
 """Read and verify a full-precision DiT checkpoint in the facebookresearch layout.
 
-Takes `.pt` (a flat state dict, or one under the key "ema"; never unpickles anything but tensors) and
-`.safetensors`. The configuration follows from the tensors' shapes; only the number of heads needs a
-known width, the file's own metadata or an option. Does not read diffusers folders.
+Takes `.pt` (a flat state dict, or one under the key "ema"; nothing but tensors is ever unpickled)
+and `.safetensors`. The configuration follows from the tensors' shapes; only the number of heads
+needs a known width, the file's own metadata or an option. Does not read diffusers folders.
 """
 
 from __future__ import annotations
