@@ -20,12 +20,12 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
-from vq4dit.plugins.layer import QuantizedLayer
-from vq4dit.plugins.layout import AssignmentLayout, GroupOrder, Layout
-from vq4dit.plugins.packing import unpack_assignments
 
 from vq4dit.errors import ArtifactError, ShapeError
 from vq4dit.model_config import ModelConfig
+from vq4dit.plugins.layer import QuantizedLayer
+from vq4dit.plugins.layout import AssignmentLayout, GroupOrder, Layout
+from vq4dit.plugins.packing import unpack_assignments
 
 FORMAT_VERSION = 1
 METADATA_KEY = "vq4dit"

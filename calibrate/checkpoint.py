@@ -21,10 +21,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from vq4dit.plugins.layer import QuantizedLayer
 
 from vq4dit.errors import ArtifactError, OptionError
 from vq4dit.model_config import PRESETS, ModelConfig
+from vq4dit.plugins.layer import QuantizedLayer
 
 from .artifact import check_labels, sha256_of_file
 

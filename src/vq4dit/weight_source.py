@@ -11,9 +11,9 @@ from .plugins.layer import QuantizedLayer
 
 
 class WeightSource(Protocol):
-    """A checked DiT checkpoint or artifact, read tensor by tensor.
+    """A checked DiT file, read tensor by tensor.
 
-    Implemented by `vq4dit.calibrate.artifact.Artifact` and `vq4dit.calibrate.checkpoint.Checkpoint`.
+    Implemented by `calibrate.artifact.Artifact` and `calibrate.checkpoint.Checkpoint`.
     """
 
     @property

@@ -1,0 +1,61 @@
+"""Candidate sets and the starting ratios over them.
+
+The candidate set of a sub-vector holds its n nearest codewords; its ratios say how much of each
+makes up the soft weight until one is decided. Source: VQ4DiT (arXiv 2408.17131) eq. 5 and 6; the
+inverse-distance start is what the authors' code does, the uniform one what the paper says.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from vq4dit.errors import OptionError
+
+from .codebook import distance_table
+
+RATIO_STARTS = ("uniform", "inverse_distance")
+_CHUNK = 16384
+_SMALLEST_DISTANCE = 1e-5
+
+
+def nearest_candidates(
+    targets: Tensor, codebook: Tensor, num_candidates: int
+) -> tuple[Tensor, Tensor]:
+    """The n nearest codewords of each sub-vector, nearest first (eq. 5).
+
+    Args:
+        targets: (n_sub_vectors, d).
+        codebook: (K, d).
+        num_candidates: n, at most K.
+    Returns:
+        candidates (n_sub_vectors, n) int64 and their squared distances, never negative.
+    """
+    if not 1 <= num_candidates <= len(codebook):
+        raise OptionError(
+            f"the number of candidates is {num_candidates}, needed 1..{len(codebook)}"
+        )
+    parts = []
+    for part in targets.split(_CHUNK):
+        table = distance_table(part, codebook, None)
+        parts.append(table.topk(num_candidates, dim=1, largest=False, sorted=True))
+    distances = torch.cat([part.values for part in parts]).clamp_(min=0)
+    return torch.cat([part.indices for part in parts]), distances
+
+
+def starting_logits(distances: Tensor, start: str) -> Tensor:
+    """Logits whose softmax gives the starting ratios.
+
+    Args:
+        distances: (..., n) squared distances of the candidates, nearest first.
+        start: "uniform" (1/n each) or "inverse_distance" (in proportion to 1 / distance).
+    Returns:
+        (..., n) float32.
+    """
+    if start == "uniform":
+        return torch.zeros_like(distances)
+    if start == "inverse_distance":
+        return torch.log(
+            (distances[..., -1:] + _SMALLEST_DISTANCE) / (distances + _SMALLEST_DISTANCE)
+        )
+    raise OptionError(f"ratio start {start!r} is unknown; needed one of {RATIO_STARTS}")

@@ -1,0 +1,96 @@
+"""Final distillation: codebooks and biases of the whole model, assignments fixed.
+
+The student learns the teacher's outputs on the teacher's own trajectories. Only the few trained
+numbers (about 1 % of the weights) need gradients and optimizer state. Source: knowledge
+distillation on a diffusion trajectory, as VQ4DiT (arXiv 2408.17131) section 3 does per block.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from .blockwise import check_finite
+from .dit import DiT
+from .layer import VQLinear
+from .losses import relative_error
+from .recipe import Recipe
+from .trajectory import Trajectories, draw_batch
+
+_WARMUP_STEPS = 20
+_BETAS = (0.9, 0.95)
+
+
+class Distiller:
+    """Adam over codebooks and biases; its state can be saved and loaded between any two steps."""
+
+    def __init__(self, student: DiT, trajectories: Trajectories, recipe: Recipe, seed: int) -> None:
+        """Prepare a student whose block linears are hard `VQLinear`s."""
+        self.step = 0
+        self._student, self._trajectories = student, trajectories
+        self._recipe, self._seed = recipe, seed
+        student.requires_grad_(False)
+        self.parameters: dict[str, Tensor] = {}
+        for name, module in student.named_modules():
+            if isinstance(module, VQLinear):
+                self.parameters[f"{name}.codebook"] = module.codebook.requires_grad_(True)
+                self.parameters[f"{name}.bias"] = module.bias.requires_grad_(True)
+        self._optimizer = torch.optim.Adam(
+            list(self.parameters.values()), lr=recipe.distill_lr, betas=_BETAS
+        )
+
+    def run(self) -> Iterator[float]:
+        """Do the remaining steps; yields each step's relative output error."""
+        while self.step < self._recipe.distill_steps:
+            yield self._one_step()
+
+    def _one_step(self) -> float:
+        """One Adam step on a batch that depends on seed and step number alone."""
+        for group in self._optimizer.param_groups:
+            group["lr"] = self._recipe.distill_lr * self._schedule()
+        batch = draw_batch(
+            self._trajectories,
+            self._recipe.distill_batch_size,
+            null_label=self._student.config.null_label,
+            null_share=self._recipe.null_share,
+            seed=self._seed + self.step,
+        )
+        output = self._student(batch.latent, batch.timestep, batch.label)
+        loss = relative_error(output, batch.output)
+        self._optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        check_finite(loss, "the distillation")
+        self._optimizer.step()
+        self.step += 1
+        return float(loss)
+
+    def _schedule(self) -> float:
+        """Linear warm-up, then half a cosine down to zero."""
+        warmup = min(1.0, (self.step + 1) / _WARMUP_STEPS)
+        return warmup * 0.5 * (1 + math.cos(math.pi * self.step / self._recipe.distill_steps))
+
+    def state(self) -> dict[str, Tensor]:
+        """Parameters, Adam's moments and the step number as named tensors."""
+        tensors = {"step": torch.tensor(self.step)}
+        for name, parameter in self.parameters.items():
+            tensors[f"value.{name}"] = parameter.detach()
+            adam = self._optimizer.state[parameter]
+            for moment in ("exp_avg", "exp_avg_sq"):
+                tensors[f"{moment}.{name}"] = adam.get(moment, torch.zeros_like(parameter)).detach()
+        return tensors
+
+    @torch.no_grad()
+    def load_state(self, tensors: dict[str, Tensor]) -> None:
+        """Go on from a saved state."""
+        self.step = int(tensors["step"])
+        for name, parameter in self.parameters.items():
+            parameter.copy_(tensors[f"value.{name}"])
+            if self.step:
+                self._optimizer.state[parameter] = {
+                    "step": torch.tensor(float(self.step)),
+                    "exp_avg": tensors[f"exp_avg.{name}"].clone(),
+                    "exp_avg_sq": tensors[f"exp_avg_sq.{name}"].clone(),
+                }

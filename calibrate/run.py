@@ -1,0 +1,275 @@
+"""Calibrate a checkpoint into an artifact: all stages in order, resumable unit by unit.
+
+Stages: trajectories of the teacher; each block's start (and its open ratios, where the recipe's
+scope is "block"); the whole model's open ratios (scope "model"); distillation of codebooks and
+biases; writing. Plain K-Means is the recipe without data and training.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from vq4dit.errors import OptionError
+from vq4dit.plugins.layout import CONFIGURATIONS
+
+from .artifact import ArtifactInfo, save_artifact
+from .blocks import replace_linear
+from .blockwise import Streams, calibrate_block, skip_block
+from .checkpoint import Checkpoint, CheckpointOptions
+from .distillation import Distiller
+from .dit import DiT
+from .layer import VQLinear
+from .modelwise import calibrate_model
+from .progress import Progress, silent
+from .recipe import Recipe, recipe_by_name
+from .start import LayerSpec, layer_spec
+from .summary import CalibrationSummary, peak_rss_bytes, weight_errors
+from .trajectory import Trajectories, condition_moment, draw_batch, sample_trajectories
+from .workspace import Workspace
+
+#: Distillation steps between two saved states.
+_SAVE_EVERY = 25
+
+_T = TypeVar("_T")
+
+
+def calibrate(
+    checkpoint: str | Path,
+    output: str | Path,
+    *,
+    bits: int = 2,
+    recipe: Recipe | str = "vq4dit",
+    seed: int = 0,
+    resume: bool = False,
+    options: CheckpointOptions | None = None,
+    progress: Progress = silent,
+) -> CalibrationSummary:
+    """Quantize a full-precision checkpoint and write the artifact.
+
+    Args:
+        checkpoint: file that `calibrate.checkpoint.Checkpoint` reads.
+        output: `NAME.vq.safetensors`; written whole or not at all.
+        bits: 1, 2, 3 or 4 bits of assignment per weight.
+        recipe: a name of `calibrate.recipe.RECIPES` or a Recipe; "kmeans" is the uncalibrated
+            baseline.
+        seed: of everything random; the same seed and thread count give the same bytes.
+        resume: go on from the finished units of an interrupted run with the same settings.
+        options: what the caller knows of the checkpoint.
+        progress: told after each piece of work.
+    Returns:
+        Summary; without its curves it is also stored in the artifact's metadata.
+    Raises:
+        ArtifactError: the checkpoint is damaged, or the disk does not take the output.
+        OptionError: an option is unknown or contradicts the file.
+    """
+    if bits not in CONFIGURATIONS:
+        raise OptionError(f"bits is {bits}, needed one of {sorted(CONFIGURATIONS)}")
+    output = Path(output)
+    if not output.parent.is_dir():
+        raise OptionError(f"{output}: the folder {output.parent} does not exist; create it first")
+    chosen = recipe if isinstance(recipe, Recipe) else recipe_by_name(recipe)
+    source = Checkpoint(checkpoint, options)
+    settings = {
+        "source_sha256": source.sha256,
+        "bits": bits,
+        "seed": seed,
+        "recipe": json.loads(json.dumps(chosen.to_dict())),
+        "threads": torch.get_num_threads(),
+    }
+    workspace = Workspace(output, settings, resume=resume)
+    run = _Run(source, chosen, bits, seed, workspace, progress)
+    layers = run.layers()
+    summary = CalibrationSummary(
+        recipe=chosen.name,
+        bits=bits,
+        seed=seed,
+        seconds={name: round(value, 1) for name, value in run.seconds.items()},
+        peak_rss_bytes=peak_rss_bytes(),
+        weight_error=weight_errors(source, layers),
+        soft=run.soft,
+        distill=run.distill,
+    )
+    _write(output, source, layers, settings)
+    workspace.remove()
+    return summary
+
+
+class _Run:
+    """One calibration in progress: its stages, their seconds and curves."""
+
+    def __init__(
+        self,
+        source: Checkpoint,
+        recipe: Recipe,
+        bits: int,
+        seed: int,
+        workspace: Workspace,
+        progress: Progress,
+    ) -> None:
+        self._source, self._recipe, self._bits, self._seed = source, recipe, bits, seed
+        self._workspace, self._progress = workspace, progress
+        self._teacher: DiT | None = None
+        self.seconds: dict[str, float] = {}
+        self.soft: list[dict[str, float]] = []
+        self.distill: list[float] = []
+
+    def layers(self) -> dict[str, VQLinear]:
+        """Run all stages; hard layers by full name."""
+        recipe = self._recipe
+        if not recipe.needs_trajectories:
+            return self._timed("blocks", lambda: self._blocks(None))
+        trajectories = self._timed("trajectories", self._trajectories)
+        layers = self._timed("blocks", lambda: self._blocks(trajectories))
+        if recipe.scope == "model" and recipe.soft_steps:
+            self._timed("ratios", lambda: self._ratios(layers, trajectories))
+        if recipe.distill_steps:
+            self._timed("distillation", lambda: self._distillation(layers, trajectories))
+        return layers
+
+    def _timed(self, stage: str, work: Callable[[], _T]) -> _T:
+        """Run a stage and keep its wall time."""
+        start = time.perf_counter()
+        result = work()
+        self.seconds[stage] = time.perf_counter() - start
+        return result
+
+    def _full_model(self) -> DiT:
+        """The teacher, read when it is first needed."""
+        if self._teacher is None:
+            with torch.device("meta"):
+                self._teacher = DiT(self._source.config)
+            self._teacher.load_state_dict(self._source.state_dict(), assign=True)
+            self._teacher.requires_grad_(False).eval()
+        return self._teacher
+
+    def _trajectories(self) -> Trajectories:
+        """Points on the teacher's trajectories; made anew on resume, since they are seeded."""
+        recipe = self._recipe
+        return sample_trajectories(
+            self._full_model(),
+            num_samples=recipe.num_trajectories,
+            num_steps=recipe.trajectory_steps,
+            guidance_range=recipe.guidance_range,
+            seed=self._seed,
+            progress=lambda done: self._progress("trajectories", done, recipe.trajectory_steps),
+        )
+
+    def _blocks(self, trajectories: Trajectories | None) -> dict[str, VQLinear]:
+        """Every block in turn; finished ones come from the workspace."""
+        layers: dict[str, VQLinear] = {}
+        streams = None if trajectories is None else self._streams(trajectories)
+        depth = self._source.config.depth
+        for index in range(depth):
+            unit = f"block-{index:03d}"
+            specs = self._specs(index)
+            done = self._workspace.load_layers(unit, specs)
+            if done is None:
+                done = calibrate_block(
+                    self._source,
+                    index,
+                    specs,
+                    streams,
+                    self._recipe,
+                    self._seed,
+                    report=lambda step: self.soft.append(asdict(step)),
+                )
+                if not any(layer.is_soft for layer in done.values()):
+                    self._workspace.save_layers(unit, done)
+            elif streams is not None:
+                skip_block(self._source, index, done, streams)
+            layers |= done
+            last = self.soft[-1] if self.soft else {}
+            self._progress("blocks", index + 1, depth, **last)
+        return layers
+
+    def _specs(self, index: int) -> dict[str, LayerSpec]:
+        """Layout and row groups of a block's linears by full name."""
+        shapes = self._source.config.block_linear_shapes()
+        prefix = f"blocks.{index}."
+        return {
+            name: layer_spec(name, shape, self._bits)
+            for name, shape in shapes.items()
+            if name.startswith(prefix)
+        }
+
+    @torch.no_grad()
+    def _streams(self, trajectories: Trajectories) -> Streams:
+        """The points in front of the first block."""
+        teacher, recipe = self._full_model(), self._recipe
+        num_points = max(1, recipe.pool_tokens // teacher.config.num_tokens)
+        batch = draw_batch(
+            trajectories,
+            num_points,
+            null_label=teacher.config.null_label,
+            null_share=recipe.null_share,
+            seed=self._seed,
+        )
+        tokens, condition = teacher.embed(batch.latent, batch.timestep, batch.label)
+        moment = condition_moment(teacher, null_share=recipe.null_share, seed=self._seed)
+        return Streams(teacher=tokens, student=tokens, condition=condition, condition_moment=moment)
+
+    def _student(self, layers: dict[str, VQLinear]) -> DiT:
+        """The model with quantized linears in its blocks; its other tensors are the teacher's."""
+        with torch.device("meta"):
+            student = DiT(self._source.config)
+        teacher_state: dict[str, Tensor] = self._full_model().state_dict()
+        student.load_state_dict(teacher_state, assign=True)
+        student.requires_grad_(False)
+        for name, layer in layers.items():
+            _, index, linear = name.split(".", 2)
+            replace_linear(student.blocks[int(index)], linear, layer)
+        return student
+
+    def _ratios(self, layers: dict[str, VQLinear], trajectories: Trajectories) -> None:
+        """Open ratios of the whole model at once."""
+        steps = calibrate_model(
+            self._full_model(), self._student(layers), trajectories, self._recipe, self._seed
+        )
+        for done, step in enumerate(steps, start=1):
+            self.soft.append(asdict(step))
+            self._progress("ratios", done, self._recipe.soft_steps, **self.soft[-1])
+
+    def _distillation(self, layers: dict[str, VQLinear], trajectories: Trajectories) -> None:
+        """Train codebooks and biases on the model's output, saving the state now and then."""
+        total = self._recipe.distill_steps
+        distiller = Distiller(self._student(layers), trajectories, self._recipe, self._seed)
+        saved = self._workspace.load_tensors("distillation")
+        if saved is not None:
+            distiller.load_state(saved)
+        for loss in distiller.run():
+            self.distill.append(loss)
+            self._progress("distillation", distiller.step, total, loss=loss)
+            if distiller.step % _SAVE_EVERY == 0:
+                self._workspace.save_tensors("distillation", distiller.state())
+
+
+def _write(
+    output: Path,
+    source: Checkpoint,
+    layers: dict[str, VQLinear],
+    settings: dict[str, object],
+) -> None:
+    """Store the hard layers and every other tensor of the checkpoint."""
+    info = ArtifactInfo(
+        config=source.config,
+        layouts={name: layer.layout for name, layer in layers.items()},
+        source_sha256=source.sha256,
+        label_names=source.label_names,
+        latent_scaling_factor=source.latent_scaling_factor,
+        calibration={key: settings[key] for key in ("bits", "seed", "recipe")},
+    )
+    dense = {
+        name: source.tensor(name)
+        for name in source.config.tensor_shapes()
+        if name.rpartition(".")[0] not in layers
+    }
+    quantized = {name: layer.quantized() for name, layer in layers.items()}
+    save_artifact(output, info, quantized, dense)

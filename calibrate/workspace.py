@@ -1,0 +1,126 @@
+"""Work in progress of a calibration: finished units on disk, so that a killed run can go on.
+
+A folder `.NAME.partial` beside the artifact holds `settings.json` (what the units were made from and
+with), one file per finished block and the latest state of the distillation. Every file is written
+to a temporary name and renamed, so that it is whole or absent.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from vq4dit.errors import ArtifactError
+
+from .layer import VQLinear
+from .start import LayerSpec
+
+_LOG = logging.getLogger(__name__)
+
+
+class Workspace:
+    """The folder of one calibration run."""
+
+    def __init__(self, output: Path, settings: dict[str, Any], *, resume: bool) -> None:
+        """Open the workspace of an artifact; without `resume` earlier units are thrown away.
+
+        Raises:
+            ArtifactError: resume is asked for, but the units were made with other settings.
+        """
+        self.folder = output.parent / f".{output.name}.partial"
+        path = self.folder / "settings.json"
+        text = json.dumps(settings, indent=1, sort_keys=True)
+        if resume and path.is_file():
+            _check_settings(path, text)
+        else:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            self.folder.mkdir(parents=True)
+            _write_atomically(path, lambda temporary: temporary.write_text(text))
+
+    def save_layers(self, unit: str, layers: dict[str, VQLinear]) -> None:
+        """Store the hard layers of a finished unit."""
+        tensors: dict[str, Tensor] = {}
+        for name, layer in layers.items():
+            tensors[f"{name}.codebook"] = layer.codebook.detach()
+            tensors[f"{name}.assignments"] = layer.assignments()
+            tensors[f"{name}.bias"] = layer.bias.detach()
+        self.save_tensors(unit, tensors)
+
+    def load_layers(self, unit: str, specs: dict[str, LayerSpec]) -> dict[str, VQLinear] | None:
+        """The hard layers of a unit, None if it is not finished."""
+        tensors = self.load_tensors(unit)
+        if tensors is None:
+            return None
+        return {
+            name: VQLinear(
+                codebook=tensors[f"{name}.codebook"],
+                candidates=tensors[f"{name}.assignments"].long()[..., None],
+                ratio_logits=None,
+                bias=tensors[f"{name}.bias"],
+                layout=spec.layout,
+            )
+            for name, spec in specs.items()
+        }
+
+    def save_tensors(self, unit: str, tensors: dict[str, Tensor]) -> None:
+        """Store named tensors of a unit."""
+        content = {name: tensor.contiguous() for name, tensor in tensors.items()}
+        _write_atomically(
+            self.folder / f"{unit}.safetensors", lambda temporary: save_file(content, temporary)
+        )
+
+    def load_tensors(self, unit: str) -> dict[str, Tensor] | None:
+        """Named tensors of a unit, None if it is not there or cannot be read."""
+        path = self.folder / f"{unit}.safetensors"
+        if not path.is_file():
+            return None
+        try:
+            return dict(load_file(path))
+        except (SafetensorError, OSError) as error:
+            _LOG.warning("%s cannot be read (%s); it is made again", path, error)
+            return None
+
+    def remove(self) -> None:
+        """Throw the workspace away: the artifact is written."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _check_settings(path: Path, needed: str) -> None:
+    """Settings of stored units must equal those of this run."""
+    found = path.read_text()
+    if found == needed:
+        return
+    try:
+        old, new = json.loads(found), json.loads(needed)
+        differing = [key for key in new if old.get(key) != new[key]]
+    except ValueError:
+        differing = ["settings.json is damaged"]
+    raise ArtifactError(
+        f"{path.parent}: was made with other settings (differing: {', '.join(differing)}); "
+        "use the same options and file, or calibrate without --resume to start anew"
+    )
+
+
+def _write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
+    """Write through a temporary file in the same folder, fsync, rename."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        write(temporary)
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except (OSError, SafetensorError) as error:
+        raise ArtifactError(
+            f"{path}: could not be written ({error}); free space and go on with --resume"
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,174 @@
+"""Linear layers in an ONNX graph: our nodes where the layer is quantized, MatMul where it is dense.
+
+The three export forms differ here only: whether our node carries a function body (`function`,
+`inlined`: the body is put in its place afterwards) or stands bare (`plugin`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from vq4dit.errors import ArtifactError
+from vq4dit.plugins import schema
+from vq4dit.plugins.layer import QuantizedLayer
+from vq4dit.plugins.layout import AssignmentLayout
+from vq4dit.plugins.packing import change_assignment_layout
+from vq4dit.weight_source import WeightSource
+
+from .functions import function_body
+from .graph import GraphBuilder
+from .specialized import specialized_function
+
+#: How the ops of domain `vq4dit` are written into the file.
+FORMS = ("function", "inlined", "plugin")
+
+
+class Linears:
+    """Adds the linear layers of one weight source to one graph."""
+
+    def __init__(
+        self,
+        graph: GraphBuilder,
+        source: WeightSource,
+        *,
+        form: str,
+        assignment_layout: AssignmentLayout,
+    ) -> None:
+        self._graph = graph
+        self._source = source
+        self._form = form
+        self._assignment_layout = assignment_layout
+
+    def add(self, name: str, x: str, *, activation: str = "none", tokens: int | None = None) -> str:
+        """Add act(x W^T + bias) for the layer `name`: x is (B, I), or (B, tokens, I).
+
+        Raises:
+            ArtifactError: the source lacks the layer, or it has another shape.
+        """
+        layer = self._source.quantized_layer(name)
+        if layer is None:
+            return self._activate(name, self._add_dense(name, x), activation)
+        return self._add_codebook_gemm(name, x, layer, activation=activation, tokens=tokens)
+
+    def add_residual(self, name: str, x: str, gate: str, residual: str, *, tokens: int) -> str:
+        """Add residual + gate[:, None] * (x W^T + bias): x (B, T, I), gate (B, O)."""
+        layer = self._source.quantized_layer(name)
+        graph = self._graph
+        if layer is None:
+            y = self._add_dense(name, x)
+            wide = graph.op(f"{name}.gate", "Unsqueeze", gate, graph.constant([1]))  # (B, 1, O)
+            gated = graph.op(f"{name}.gated", "Mul", y, wide)
+            return graph.op(f"{name}.residual", "Add", residual, gated)
+        op = schema.CODEBOOK_GEMM_RESIDUAL
+        return self._add_codebook_op(
+            name, op, layer, [x], [gate, residual],
+            output_shape=[None, tokens, layer.out_features],
+        )  # fmt: skip
+
+    def add_stacked(self, name: str, names: Sequence[str], x: str) -> str | None:
+        """Add several layers that read the same x (B, I) as one node; None if they do not fit.
+
+        Their rows follow each other in the output (B, sum of O). They fit when all are quantized
+        with the same layout and as many rows and row groups each.
+        """
+        layers = [self._source.quantized_layer(layer_name) for layer_name in names]
+        stacked = _stack([layer for layer in layers if layer is not None])
+        if stacked is None or None in layers:
+            return None
+        return self._add_codebook_gemm(name, x, stacked, activation="none", tokens=None)
+
+    def _add_dense(self, name: str, x: str) -> str:
+        """MatMul and Add; the weight is stored as (I, O), which is how MatMul reads it."""
+        graph = self._graph
+        weight, bias = (self._source.tensor(f"{name}.{part}") for part in ("weight", "bias"))
+        if weight.ndim != 2 or bias.shape != weight.shape[:1]:
+            raise ArtifactError(
+                f"{name}: weight has shape {weight.shape} and bias {bias.shape}, needed (O, I), (O)"
+            )
+        stored = graph.initializer(
+            f"{name}.weight", np.ascontiguousarray(weight.T, dtype=np.float32)
+        )
+        product = graph.op(f"{name}.product", "MatMul", x, stored)
+        return graph.op(
+            name, "Add", product, graph.initializer(f"{name}.bias", bias.astype(np.float32))
+        )
+
+    def _activate(self, name: str, x: str, activation: str) -> str:
+        """The activation behind a dense layer."""
+        if activation == "gelu_tanh":
+            return self._graph.op(f"{name}.gelu", "Gelu", x, approximate="tanh")
+        return x if activation == "none" else add_silu(self._graph, f"{name}.silu", x)
+
+    def _add_codebook_gemm(
+        self, name: str, x: str, layer: QuantizedLayer, *, activation: str, tokens: int | None
+    ) -> str:
+        """A CodebookGemm node."""
+        leading = [None] if tokens is None else [None, tokens]
+        return self._add_codebook_op(
+            name, schema.CODEBOOK_GEMM, layer, [x], [],
+            output_shape=[*leading, layer.out_features], activation=activation,
+        )  # fmt: skip
+
+    def _add_codebook_op(
+        self,
+        name: str,
+        op: schema.OpSchema,
+        layer: QuantizedLayer,
+        before: Sequence[str],
+        behind: Sequence[str],
+        *,
+        output_shape: Sequence[int | str | None],
+        activation: str = "none",
+    ) -> str:
+        """A node of ours with its weights in the target's assignment layout."""
+        graph = self._graph
+        layout = replace(layer.layout, assignment_layout=self._assignment_layout)
+        assignments = change_assignment_layout(
+            layer.assignments, layer.layout, self._assignment_layout
+        )
+        weights = [
+            graph.initializer(f"{name}.codebook", layer.codebook.astype(np.float32)),
+            graph.initializer(f"{name}.assignments", assignments),
+            graph.initializer(f"{name}.bias", layer.bias.astype(np.float32)),
+        ]
+        function = None
+        if self._form == "function":
+            function = function_body(op)
+        elif self._form == "inlined":
+            function = specialized_function(
+                op, layout, row_groups=layer.row_groups, activation=activation
+            )
+        return graph.codebook_op(
+            name, op, [*before, *weights, *behind],
+            schema.attributes_from_layout(op, layout, activation=activation),
+            function=function, output_shape=output_shape,
+        )  # fmt: skip
+
+
+def add_silu(graph: GraphBuilder, name: str, x: str) -> str:
+    """x * sigmoid(x); the op Swish came after opset 20."""
+    return graph.op(name, "Mul", x, graph.op(f"{name}.sigmoid", "Sigmoid", x))
+
+
+def _stack(layers: Sequence[QuantizedLayer]) -> QuantizedLayer | None:
+    """One layer whose rows are the rows of all; None if their sizes differ.
+
+    Row o of the stack uses codebook o // (O / R) still, since all have as many rows per codebook.
+    """
+    if len({(x.layout, x.row_groups, x.out_features) for x in layers}) != 1:
+        return None
+    layout = replace(layers[0].layout, assignment_layout=AssignmentLayout.ROWS)
+    return QuantizedLayer(
+        codebook=np.concatenate([x.codebook for x in layers]),
+        assignments=np.concatenate(
+            [
+                change_assignment_layout(x.assignments, x.layout, AssignmentLayout.ROWS)
+                for x in layers
+            ]
+        ),
+        bias=np.concatenate([x.bias for x in layers]),
+        layout=layout,
+    )

@@ -1,0 +1,328 @@
+"""From an engine directory to pictures: load, loop over the sampling steps, decode."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from vq4dit.engines.manifest import Manifest, load_manifest, verify_files
+from vq4dit.errors import ArtifactError, BackendUnavailable, OptionError, Vq4ditError
+
+from .images import uint8_from_pictures
+from .noise import INITIAL_STEP, MAX_SAMPLE, check_seed, gaussian_noise
+from .ort_session import CPU_PROVIDERS, OrtDecoderSession, OrtStepSession
+from .request import (
+    Labels,
+    batch_slices,
+    check_can_decode,
+    checked_integer,
+    checked_latents,
+    label_numbers,
+    resolved_cfg_scale,
+)
+from .samplers import coefficient_table
+from .schedule import SpacedSchedule, linear_alpha_bar, spaced_schedule
+from .selftest import SelfTestResult, load_selftest, run_selftest
+from .session import DecoderSession, Floats, StepInputs, StepSession
+
+_log = logging.getLogger(__name__)
+
+#: Bits per weight in the manifest from which on a layer is not quantized.
+_DENSE_BITS = 16
+
+#: Called after every step with (steps done, steps in all, latents (n, C, H, W) of this batch).
+Callback = Callable[[int, int, Floats], None]
+
+
+class Pipeline:
+    """A loaded engine that draws pictures; a context manager, safe to share between threads.
+
+    Args:
+        engine_dir: directory made by `vq4dit build`.
+        accuracy: "fast" or "exact" kernels (target cpu).
+        threads: threads of one step, None for ONNX Runtime's choice.
+        providers: ONNX Runtime providers for target onnx, None for the CPU.
+        verify: also run the engine's self-test.
+    Raises:
+        ArtifactError: the directory is damaged, or the self-test fails.
+        BackendUnavailable: this machine lacks what the engine needs.
+        OptionError: unknown accuracy, threads below 1, or providers for target cpu.
+    """
+
+    def __init__(
+        self,
+        engine_dir: str | Path,
+        *,
+        accuracy: str = "fast",
+        threads: int | None = None,
+        providers: Sequence[str] | None = None,
+        verify: bool = False,
+    ) -> None:
+        self.engine_dir = Path(engine_dir)
+        self.manifest: Manifest = load_manifest(self.engine_dir)
+        _check_runs_here(self.manifest, providers)
+        verify_files(self.engine_dir, self.manifest)
+        used = tuple(providers or CPU_PROVIDERS)
+        self._lock = threading.Lock()
+        self._session: StepSession | None = OrtStepSession(
+            self._path("step"),
+            library=native_library(self.manifest),
+            accuracy=accuracy,
+            threads=threads,
+            providers=used,
+        )
+        self._decoder: DecoderSession | None = None
+        if "decoder" in self.manifest.files:
+            self._decoder = OrtDecoderSession(
+                self._path("decoder"), threads=threads, providers=used
+            )
+        self._told_cfg_cost = False
+        schedule = self.manifest.schedule
+        self._alpha_bar = linear_alpha_bar(
+            schedule.num_timesteps, schedule.beta_start, schedule.beta_end
+        )
+        if verify:
+            self._require_selftest(accuracy)
+
+    def __call__(
+        self,
+        labels: Labels,
+        steps: int = 50,
+        cfg_scale: float | None = None,
+        sampler: str = "ddim",
+        seed: int = 0,
+        latents: ArrayLike | None = None,
+        callback: Callback | None = None,
+        *,
+        eta: float = 0.0,
+        num_images: int | None = None,
+        first_sample: int = 0,
+        batch_size: int | None = None,
+        output: str = "uint8",
+    ) -> NDArray[Any]:
+        """Draw one picture per label.
+
+        Picture i depends on the seed, its label and its sample index first_sample + i alone: it is
+        the same for any batch size, and picture 17 of a request can be drawn again by itself with
+        first_sample=17. Another order of the labels gives other pictures.
+
+        Args:
+            labels: one label or several, as numbers 0..num_classes-1 or as names of the manifest.
+            steps: sampling steps, 1..1000.
+            cfg_scale: guidance weight, None for 4.0, or 1.0 with an engine built without guidance.
+            sampler: "ddim", "ddpm" or "dpm-solver++".
+            seed: 0..2**64 - 1.
+            latents: (N, C, H, W) initial latents instead of seeded ones.
+            callback: called after every step of every batch; what it raises ends the run.
+            eta: share of fresh noise, 0..1, for "ddim".
+            num_images: draw so many pictures and repeat the labels in turn.
+            first_sample: sample index of the first picture.
+            batch_size: samples of one step, None for 16 or the engine's largest.
+            output: "uint8" for pictures, "latent" for the final latents without decoding.
+        Returns:
+            (N, H, W, C) uint8, or (N, C, H, W) float32 latents.
+        Raises:
+            OptionError: a value is out of range.
+            Vq4ditError: latents became NaN or infinite (the message names the step).
+        """
+        label = label_numbers(labels, self.manifest, num_images)
+        if output not in ("uint8", "latent"):
+            raise OptionError(f"output {output!r} is unknown; needed uint8 or latent")
+        if output == "uint8":
+            check_can_decode(self.manifest)
+        check_seed(seed)
+        first = checked_integer("first_sample", first_sample, 0, MAX_SAMPLE - len(label))
+        samples = first + np.arange(len(label), dtype=np.int64)
+        schedule = spaced_schedule(steps, self._alpha_bar)
+        table = coefficient_table(sampler, schedule, eta).astype(np.float32)
+        scale = resolved_cfg_scale(cfg_scale, self.manifest)
+        self._tell_cfg_cost(scale)
+        given = None if latents is None else checked_latents(latents, self.manifest, len(label))
+        batches = list(batch_slices(len(label), batch_size, self.manifest))
+        results = []
+        for b, rows in enumerate(batches):
+            latent = (
+                gaussian_noise(seed, samples[rows], INITIAL_STEP, self.manifest.latent_shape)
+                if given is None
+                else given[rows]
+            )
+            report = _shifted(callback, b * steps, steps * len(batches))
+            latent = self._sample(
+                latent, label[rows], samples[rows], schedule, table, scale, seed, report
+            )
+            results.append(latent if output == "latent" else self.decode(latent))
+        return np.concatenate(results)
+
+    def decode(self, latents: Floats) -> NDArray[np.uint8]:
+        """Final latents (N, C, h, w) float32 to pictures (N, H, W, C) uint8, all in one batch.
+
+        The latent of a pixel model is a picture itself.
+
+        Raises:
+            OptionError: the engine has no decoder, or the pipeline is closed.
+            Vq4ditError: the decoder gave NaN or infinite values.
+        """
+        check_can_decode(self.manifest)
+        if "decoder" not in self.manifest.files:
+            return uint8_from_pictures(latents)
+        with self._lock:
+            if self._decoder is None:
+                raise OptionError(f"{self.engine_dir}: this pipeline is closed; open it again")
+            return uint8_from_pictures(self._decoder.decode(latents))
+
+    def selftest(self, tensors: Mapping[str, NDArray[Any]]) -> SelfTestResult:
+        """Run the engine's self-test (`selftest.load_selftest`) and give the errors."""
+        with self._lock:
+            return run_selftest(tensors, self._open_session(), self._decoder)
+
+    def close(self) -> None:
+        """Free the sessions; a second call does nothing."""
+        with self._lock:
+            for session in (self._session, self._decoder):
+                if session is not None:
+                    session.close()
+            self._session = self._decoder = None
+
+    def __enter__(self) -> Pipeline:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _sample(
+        self,
+        latent: Floats,
+        label: NDArray[np.int64],
+        samples: NDArray[np.int64],
+        schedule: SpacedSchedule,
+        table: Floats,
+        cfg_scale: float,
+        seed: int,
+        report: Callable[[int, Floats], None],
+    ) -> Floats:
+        """All steps for one batch; latent (n, C, H, W) -> final latent (n, C, H, W)."""
+        n = len(latent)
+        zeros = np.zeros_like(latent)
+        history = zeros
+        for i, (t, row) in enumerate(zip(schedule.timesteps, table, strict=True)):
+            needs_noise = row[3] != 0.0
+            inputs = StepInputs(
+                latent=latent,
+                timestep=np.full(n, t, np.float32),
+                label=label,
+                cfg_scale=np.full(n, cfg_scale, np.float32),
+                coefficients=np.tile(row, (n, 1)),
+                noise=gaussian_noise(seed, samples, i, latent.shape[1:]) if needs_noise else zeros,
+                history=history,
+            )
+            latent, history = self._run_step(inputs)
+            _check_finite(latent, samples, step=i, num_steps=len(table), t=int(t))
+            report(i + 1, latent)
+        return latent
+
+    def _run_step(self, inputs: StepInputs) -> tuple[Floats, Floats]:
+        """One step under the lock, so that threads take turns and close() waits for its end."""
+        with self._lock:
+            return self._open_session().run(inputs)
+
+    def _open_session(self) -> StepSession:
+        if self._session is None:
+            raise OptionError(f"{self.engine_dir}: this pipeline is closed; open it again")
+        return self._session
+
+    def _require_selftest(self, accuracy: str) -> None:
+        """Raise ArtifactError if the self-test's errors are above the limits."""
+        result = self.selftest(load_selftest(self._path("selftest"), self.manifest))
+        if not result.is_within(accuracy):
+            self.close()
+            raise ArtifactError(
+                f"{self.engine_dir}: the self-test gives other numbers here than where the engine "
+                f"was built: {result}; run `vq4dit verify {self.engine_dir}`"
+            )
+
+    def _path(self, role: str) -> Path:
+        return self.engine_dir / self.manifest.files[role].name
+
+    def _tell_cfg_cost(self, cfg_scale: float) -> None:
+        """Say once that guidance with weight 1 pays double for nothing."""
+        if self.manifest.cfg and cfg_scale == 1.0 and not self._told_cfg_cost:
+            self._told_cfg_cost = True
+            _log.info(
+                "cfg_scale 1 needs no guidance, but this engine computes it all the same; "
+                "an engine built with --no-cfg takes half the time"
+            )
+
+
+def native_library(manifest: Manifest) -> Path | None:
+    """Our kernels for this engine: the installed library for target cpu, None for function bodies.
+
+    Says once per process, as a warning, when quantized layers have to do without.
+    """
+    if manifest.target != "cpu":
+        return None
+    from vq4dit.plugins import ort_library_path
+
+    library = ort_library_path()
+    if library is None and min(manifest.bits_per_weight.values(), default=0) < _DENSE_BITS:
+        _warn_of_function_bodies()
+    return library
+
+
+@cache
+def _warn_of_function_bodies() -> None:
+    _log.warning(
+        "the native CPU kernels are not installed: running the portable function bodies, which are "
+        "much slower; install vq4dit again with a C++ compiler and CMake to get them"
+    )
+
+
+def _check_runs_here(manifest: Manifest, providers: Sequence[str] | None) -> None:
+    if manifest.target not in ("cpu", "onnx"):
+        raise BackendUnavailable(
+            f"the engine was built for target {manifest.target!r}, this version runs cpu and onnx; "
+            "build it with --target cpu"
+        )
+    if providers is not None and manifest.target != "onnx":
+        raise OptionError(
+            "providers can be chosen for target onnx only; build the engine with --target onnx"
+        )
+    if manifest.compute_dtype != "float32" or manifest.label_dtype != "int64":
+        raise BackendUnavailable(
+            f"the engine has dtypes {manifest.compute_dtype} and {manifest.label_dtype}, this "
+            "version runs float32 and int64; build it again"
+        )
+
+
+def _check_finite(
+    latent: Floats, samples: NDArray[np.int64], *, step: int, num_steps: int, t: int
+) -> None:
+    finite = np.isfinite(latent).all(axis=(1, 2, 3))
+    if not finite.all():
+        raise Vq4ditError(
+            f"latents became NaN or infinite at step {step + 1} of {num_steps} (t = {t}), sample "
+            f"{samples[~finite][0]}; run `vq4dit verify` on the engine, or use a smaller cfg_scale "
+            'or accuracy "exact"'
+        )
+
+
+def _shifted(callback: Callback | None, done: int, num_steps: int) -> Callable[[int, Floats], None]:
+    """The callback with the steps of earlier batches added."""
+
+    def report(step: int, latent: Floats) -> None:
+        if callback is not None:
+            callback(done + step, num_steps, latent)
+
+    return report

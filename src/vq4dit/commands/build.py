@@ -1,0 +1,131 @@
+"""Build an engine directory from an artifact (X.vq.safetensors) or an unquantized checkpoint.
+
+The engine holds the step model in the target's form, the decoder if a VAE folder is given, and a
+manifest with hashes and a self-test. It is written beside OUTPUT and renamed at the end; an older
+engine there is replaced.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vq4dit.errors import ArtifactError, OptionError
+
+if TYPE_CHECKING:
+    from vq4dit.weight_source import WeightSource
+
+_log = logging.getLogger(__name__)
+
+_MAX_NAMES_BYTES = 4 << 20
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `vq4dit build`."""
+    parser.add_argument("source", type=Path, help="artifact, or checkpoint with --weights")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="engine directory to make")
+    parser.add_argument("--target", default="cpu", help="cpu, onnx, tensorrt or tensorrt-rtx")
+    parser.add_argument(
+        "--weights",
+        choices=("fp32",),
+        default=None,
+        help="build an unquantized checkpoint with weights of this type",
+    )
+    parser.add_argument(
+        "--vae", type=Path, help="folder of a diffusers AutoencoderKL; without it no pictures"
+    )
+    parser.add_argument(
+        "--no-cfg", action="store_true", help="no classifier-free guidance: half the work per step"
+    )
+    parser.add_argument(
+        "--cfg-channels",
+        default="3",
+        help="leading latent channels that guidance acts on, or all (3 as in the public sampler)",
+    )
+    parser.add_argument(
+        "--label-names", type=Path, help="text file with one label name per line, class 0 first"
+    )
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    """Build the engine; returns its path, target and sizes."""
+    from vq4dit.calibrate.source import open_weights
+    from vq4dit.engines.build import build_engine
+    from vq4dit.engines.targets import require_target
+
+    require_target(args.target)  # before minutes of reading
+    cfg_channels = _cfg_channels(args.cfg_channels)
+    names = None if args.label_names is None else _read_names(args.label_names)
+    source = open_weights(args.source)
+    _check_weights_option(args.source, source, args.weights)
+    manifest = build_engine(
+        source,
+        args.output,
+        target=args.target,
+        vae=args.vae,
+        cfg=not args.no_cfg,
+        cfg_channels=cfg_channels,
+        label_names=names,
+        progress=lambda stage: _log.info("%s ...", stage),
+    )
+    sizes = {role: entry.bytes for role, entry in manifest.files.items()}
+    total_bytes = sum(sizes.values())
+    result = {
+        "engine": str(args.output),
+        "target": manifest.target,
+        "form": manifest.form,
+        "cfg": manifest.cfg,
+        "source_sha256": manifest.source_sha256,
+        "files": sizes,
+        "total_bytes": total_bytes,
+        "mean_bits_per_weight": _mean_bits(manifest.bits_per_weight, source),
+    }
+    if not args.json and not args.quiet:
+        print(
+            f"{args.output}: engine for target {manifest.target}, "
+            f"{total_bytes / 2**20:.2f} MiB, "
+            f"{result['mean_bits_per_weight']:.3f} bits per weight of the blocks' linears"
+        )
+    return result
+
+
+def _check_weights_option(path: Path, source: WeightSource, weights: str | None) -> None:
+    """--weights belongs to an unquantized file, and an unquantized file needs it."""
+    linears = source.config.block_linear_shapes()
+    is_quantized = any(source.quantized_layer(name) is not None for name in linears)
+    if is_quantized and weights is not None:
+        raise OptionError(
+            f"{path} is quantized, so --weights {weights} does not apply; leave it out"
+        )
+    if not is_quantized and weights is None:
+        raise OptionError(
+            f"{path} is not quantized; calibrate it first (`vq4dit calibrate {path} -o "
+            "X.vq.safetensors`), or build it as it is with --weights fp32"
+        )
+
+
+def _cfg_channels(text: str) -> int | None:
+    if text == "all":
+        return None
+    if not text.isdecimal() or int(text) < 1:
+        raise OptionError(f"--cfg-channels is {text!r}, needed a positive integer or all")
+    return int(text)
+
+
+def _read_names(path: Path) -> tuple[str, ...]:
+    """One name per line, in the order of the labels."""
+    try:
+        if path.stat().st_size > _MAX_NAMES_BYTES:
+            raise ArtifactError(f"{path}: is larger than {_MAX_NAMES_BYTES} bytes; not label names")
+        return tuple(path.read_text("utf-8").splitlines())
+    except UnicodeDecodeError as error:
+        raise ArtifactError(f"{path}: is not UTF-8 text: {error}") from None
+
+
+def _mean_bits(bits_per_weight: dict[str, float], source: WeightSource) -> float:
+    """Mean over all weights of the blocks' linears."""
+    sizes = {name: o * i for name, (o, i) in source.config.block_linear_shapes().items()}
+    total = sum(bits_per_weight[name] * size for name, size in sizes.items())
+    return total / sum(sizes.values())

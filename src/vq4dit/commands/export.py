@@ -1,0 +1,90 @@
+"""Write the ONNX step model of an artifact or a checkpoint, and the VAE decoder beside it."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from pathlib import Path
+from typing import Any
+
+from ..errors import OptionError
+
+_log = logging.getLogger(__name__)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `vq4dit export`."""
+    parser.add_argument("weights", type=Path, metavar="X", help="artifact or checkpoint")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="directory to make")
+    parser.add_argument(
+        "--form",
+        choices=("function", "inlined", "plugin"),
+        default="function",
+        help="how the quantized layers are written: with function bodies (any ONNX Runtime), with "
+        "the bodies inlined (TensorRT-RTX), or as bare nodes (a runtime that has the ops)",
+    )
+    parser.add_argument(
+        "--vae", type=Path, help="folder of a diffusers AutoencoderKL to decode with"
+    )
+    parser.add_argument("--no-cfg", action="store_true", help="no classifier-free guidance inside")
+    parser.add_argument(
+        "--cfg-channels",
+        default="3",
+        metavar="N|all",
+        help="leading channels that guidance acts on: 3 as the original sampler, all as diffusers",
+    )
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    """Export into a new directory and check each file."""
+    channels = _cfg_channels(args.cfg_channels)
+    if args.output.is_dir() and any(args.output.iterdir()):
+        raise OptionError(f"{args.output} is not empty; choose another -o, or empty it")
+    from vq4dit.calibrate.source import open_weights
+    from vq4dit.engines.directory import new_directory
+    from vq4dit.export.check import check_model
+    from vq4dit.export.decoder import build_decoder_model
+    from vq4dit.export.step import build_step_model
+
+    source = open_weights(args.weights)
+    with new_directory(args.output) as work:
+        step = build_step_model(
+            source, work, form=args.form, cfg=not args.no_cfg, cfg_channels=channels
+        )
+        check_model(step.path)
+        image_shape = None
+        if args.vae is not None:
+            decoder = build_decoder_model(
+                args.vae,
+                work,
+                latent_size=source.config.input_size,
+                latent_channels=source.config.in_channels,
+                scaling_factor=source.latent_scaling_factor,
+            )
+            check_model(decoder.path)
+            image_shape = list(decoder.image_shape)
+        files = {path.name: path.stat().st_size for path in sorted(work.iterdir())}
+    for name, size in files.items():
+        _log.info("%s  %d bytes", args.output / name, size)
+    return {
+        "directory": str(args.output),
+        "form": step.form,
+        "cfg": step.cfg,
+        "cfg_channels": step.cfg_channels if step.cfg else 0,
+        "codebook_nodes": step.num_codebook_nodes,
+        "image_shape": image_shape,
+        "files": files,
+    }
+
+
+def _cfg_channels(text: str) -> int | None:
+    """The option's value: a number of channels, None for all."""
+    if text == "all":
+        return None
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise OptionError(f"--cfg-channels is {text!r}, needed a number from 1, or all")
+    return number

@@ -1,0 +1,131 @@
+"""Draw pictures with an engine and write them as PNG: one grid, or one file per picture.
+
+The PNG's text says how the pictures were made. The same seed, labels and options give the same
+pictures for any --batch-size.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vq4dit.errors import OptionError
+
+if TYPE_CHECKING:
+    from vq4dit.runtime.pipeline import Pipeline
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `vq4dit sample`."""
+    parser.add_argument("engine", type=Path, help="engine directory")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="PNG file to write")
+    parser.add_argument("--labels", required=True, help="numbers or names, separated by commas")
+    parser.add_argument("--num", type=int, help="pictures in all; the labels are repeated in turn")
+    parser.add_argument("--steps", type=int, default=50, help="sampling steps, 1..1000")
+    parser.add_argument("--sampler", default="ddim", help="ddim, ddpm or dpm-solver++")
+    parser.add_argument(
+        "--cfg-scale",
+        type=float,
+        help="guidance weight (4 if not given; 1 with an engine built with --no-cfg)",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="0..2**64 - 1")
+    parser.add_argument("--eta", type=float, default=0.0, help="fresh noise of ddim, 0..1")
+    parser.add_argument("--accuracy", choices=("fast", "exact"), default="fast", help="kernels")
+    parser.add_argument("--threads", type=int, help="threads of one step")
+    parser.add_argument("--batch-size", type=int, help="pictures of one step")
+    parser.add_argument("--columns", type=int, help="columns of the grid")
+    parser.add_argument(
+        "--separate", action="store_true", help="one file per picture: NAME-0000.png, ..."
+    )
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    """Draw and write the pictures; returns the files, the time taken and the parameters."""
+    from vq4dit.runtime.images import check_writable, grid_from_images, save_png
+    from vq4dit.runtime.pipeline import Pipeline
+
+    labels = _labels(args.labels)
+    if args.columns is not None and args.columns < 1:
+        raise OptionError(f"--columns is {args.columns}, needed at least 1")
+    if args.output.suffix.lower() != ".png":
+        raise OptionError(f"{args.output}: needed a name that ends in .png")
+    check_writable(args.output)
+    with Pipeline(args.engine, accuracy=args.accuracy, threads=args.threads) as pipeline:
+        parameters = _parameters(args, pipeline)
+        start = time.perf_counter()
+        images = _draw(args, pipeline, labels)
+        seconds = time.perf_counter() - start
+    if args.separate:
+        digits = max(4, len(str(len(images) - 1)))
+        paths = [
+            args.output.with_name(f"{args.output.stem}-{i:0{digits}}.png")
+            for i in range(len(images))
+        ]
+        for i, (path, image) in enumerate(zip(paths, images, strict=True)):
+            own = {"label": labels[i % len(labels)], "sample": i}
+            save_png(path, image, {**parameters, **own})
+    else:
+        paths = [args.output]
+        save_png(args.output, grid_from_images(images, args.columns), parameters)
+    if not args.json and not args.quiet:
+        where = args.output if len(paths) == 1 else f"{paths[0]} .. {paths[-1].name}"
+        print(f"{where}: {len(images)} pictures in {seconds:.1f} s")
+    return {
+        "files": [str(path) for path in paths],
+        "num_images": len(images),
+        "seconds": seconds,
+        "parameters": parameters,
+    }
+
+
+def _draw(args: argparse.Namespace, pipeline: Pipeline, labels: list[int | str]) -> Any:
+    """Run the pipeline with a progress bar on stderr."""
+    from tqdm import tqdm
+
+    with tqdm(desc="sampling", unit="step", disable=args.quiet) as bar:
+
+        def advance(step: int, num_steps: int, latents: Any) -> None:
+            bar.total = num_steps
+            bar.update(step - bar.n)
+
+        return pipeline(
+            labels,
+            steps=args.steps,
+            cfg_scale=args.cfg_scale,
+            sampler=args.sampler,
+            seed=args.seed,
+            eta=args.eta,
+            num_images=args.num,
+            batch_size=args.batch_size,
+            callback=advance,
+        )
+
+
+def _labels(text: str) -> list[int | str]:
+    """Comma-separated numbers and names; a name may hold anything but commas."""
+    parts = [part.strip() for part in text.split(",")]
+    if not all(parts):
+        raise OptionError(f"--labels is {text!r}, needed numbers or names separated by commas")
+    return [int(part) if part.lstrip("-").isdecimal() else part for part in parts]
+
+
+def _parameters(args: argparse.Namespace, pipeline: Pipeline) -> dict[str, Any]:
+    """How the pictures are made, for the PNG's text and --json."""
+    from vq4dit import __version__
+    from vq4dit.runtime.request import resolved_cfg_scale
+
+    return {
+        "software": f"vq4dit {__version__}",
+        "labels": args.labels,
+        "num": args.num,
+        "steps": args.steps,
+        "sampler": args.sampler,
+        "cfg_scale": resolved_cfg_scale(args.cfg_scale, pipeline.manifest),
+        "seed": args.seed,
+        "eta": args.eta,
+        "accuracy": args.accuracy,
+        "target": pipeline.manifest.target,
+        "source_sha256": pipeline.manifest.source_sha256,
+    }

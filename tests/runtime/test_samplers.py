@@ -1,0 +1,231 @@
+"""Coefficient tables against samplers written out as in their papers, along whole trajectories."""
+
+import math
+
+import numpy as np
+import pytest
+from tolerances import DIFFUSERS_RELATIVE, FP64_RELATIVE
+
+from vq4dit.errors import OptionError
+from vq4dit.runtime.samplers import SAMPLERS, coefficient_table
+from vq4dit.runtime.schedule import linear_alpha_bar, spaced_schedule
+from vq4dit.runtime.selftest import relative_error
+
+ALPHA_BAR = linear_alpha_bar()
+STEPS = [1, 2, 7, 50]
+
+
+def toy_model(x, t):
+    """A smooth eps and a learned-range output v, both of x's shape."""
+    return np.tanh(0.8 * x + t / 1000), np.sin(2 * x)
+
+
+def run_table(sampler, steps, x, noise, *, eta=0.0, learned=True):
+    """The step model's formula with a table; returns all latents and x_starts."""
+    schedule = spaced_schedule(steps, ALPHA_BAR)
+    history = np.zeros_like(x)
+    trajectory = []
+    for i, c in enumerate(coefficient_table(sampler, schedule, eta)):
+        eps, v = toy_model(x, schedule.timesteps[i])
+        f = (v + 1) / 2 if learned else 0.0
+        deviation = np.exp(0.5 * (f * c[4] + (1 - f) * c[5]))
+        x, history = (
+            c[0] * x + c[1] * eps + c[2] * history + c[3] * deviation * noise[i],
+            c[6] * x + c[7] * eps,
+        )
+        trajectory += [x, history]
+    return np.stack(trajectory)
+
+
+def run_ddpm(steps, x, noise, *, learned):
+    """Nichol & Dhariwal's p_sample on a respaced chain of its own betas (no table, no 1/snr)."""
+    kept = [int(t) for t in spaced_schedule(steps, ALPHA_BAR).timesteps[::-1]]
+    betas, last = [], 1.0
+    for t in kept:
+        betas.append(1 - ALPHA_BAR[t] / last)
+        last = ALPHA_BAR[t]
+    abar = np.cumprod(1 - np.array(betas))
+    trajectory = []
+    for i, k in enumerate(reversed(range(steps))):
+        eps, v = toy_model(x, kept[k])
+        abar_prev = abar[k - 1] if k else 1.0
+        x_start = (x - math.sqrt(1 - abar[k]) * eps) / math.sqrt(abar[k])
+        mean = (
+            math.sqrt(abar_prev) * betas[k] * x_start
+            + math.sqrt(1 - betas[k]) * (1 - abar_prev) * x
+        ) / (1 - abar[k])
+        x = mean
+        if k:
+            low, high = betas[k] * (1 - abar_prev) / (1 - abar[k]), betas[k]
+            f = (v + 1) / 2 if learned else 0.0
+            x = mean + np.sqrt(high**f * low ** (1 - f)) * noise[i]
+        trajectory += [x, x_start]
+    return np.stack(trajectory)
+
+
+def run_ddim(steps, x, noise, *, eta):
+    """Song et al. equations 12 and 16 on np.linspace timesteps."""
+    kept = np.linspace(0, 999, steps).round().astype(int)[::-1]
+    trajectory = []
+    for i, t in enumerate(kept):
+        a, prev = ALPHA_BAR[t], (ALPHA_BAR[kept[i + 1]] if i + 1 < steps else 1.0)
+        eps, _ = toy_model(x, t)
+        x_start = (x - math.sqrt(1 - a) * eps) / math.sqrt(a)
+        sigma = eta * math.sqrt((1 - prev) / (1 - a)) * math.sqrt(1 - a / prev)
+        x = math.sqrt(prev) * x_start + math.sqrt(1 - prev - sigma**2) * eps + sigma * noise[i]
+        trajectory += [x, x_start]
+    return np.stack(trajectory)
+
+
+def run_dpm_solver(steps, x):
+    """Lu et al. algorithm 2 in its own variables lambda, h, r and D; last step of first order."""
+    schedule = spaced_schedule(steps, ALPHA_BAR)
+    alpha, sigma = np.sqrt(schedule.alpha_bar), np.sqrt(1 - schedule.alpha_bar)
+    lam = np.log(alpha / sigma)
+    trajectory, last_x0, last_h = [], None, None
+    for i, t in enumerate(schedule.timesteps):
+        eps, _ = toy_model(x, t)
+        x0 = (x - sigma[i] * eps) / alpha[i]
+        if i + 1 == steps:
+            x = x0
+        else:
+            h = lam[i + 1] - lam[i]
+            d = x0
+            if last_x0 is not None:
+                r = last_h / h
+                d = (1 + 1 / (2 * r)) * x0 - 1 / (2 * r) * last_x0
+            x = sigma[i + 1] / sigma[i] * x - alpha[i + 1] * (math.exp(-h) - 1) * d
+            last_h = h
+        last_x0 = x0
+        trajectory += [x, x0]
+    return np.stack(trajectory)
+
+
+def _start(steps, seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.standard_normal((3, 4)), rng.standard_normal((steps, 3, 4))
+
+
+@pytest.mark.parametrize("steps", STEPS)
+@pytest.mark.parametrize("learned", [True, False])
+def test_ddpm(steps, learned):
+    x, noise = _start(steps)
+    found = run_table("ddpm", steps, x, noise, learned=learned)
+    assert relative_error(found, run_ddpm(steps, x, noise, learned=learned)) <= FP64_RELATIVE
+
+
+@pytest.mark.parametrize("steps", STEPS)
+@pytest.mark.parametrize("eta", [0.0, 0.3, 1.0])
+def test_ddim(steps, eta):
+    x, noise = _start(steps)
+    found = run_table("ddim", steps, x, noise, eta=eta)
+    assert relative_error(found, run_ddim(steps, x, noise, eta=eta)) <= FP64_RELATIVE
+
+
+@pytest.mark.parametrize("steps", STEPS)
+def test_dpm_solver(steps):
+    x, noise = _start(steps)
+    found = run_table("dpm-solver++", steps, x, noise)
+    assert relative_error(found, run_dpm_solver(steps, x)) <= FP64_RELATIVE
+
+
+def test_ddim_with_eta_one_is_ddpm_with_the_posterior_variance():
+    x, noise = _start(20)
+    ddim = run_table("ddim", 20, x, noise, eta=1.0)
+    ddpm = run_table("ddpm", 20, x, noise, learned=False)
+    assert relative_error(ddim, ddpm) <= FP64_RELATIVE
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("steps", [1, 2, 10, 1000])
+def test_tables_are_finite_and_end_without_noise(sampler, steps):
+    table = coefficient_table(sampler, spaced_schedule(steps, ALPHA_BAR))
+    assert table.shape == (steps, 8) and np.isfinite(table).all()
+    assert np.isfinite(table.astype(np.float32)).all()
+    assert (table[-1, 2:6] == 0).all()
+    # The last step lands on x_start in every sampler.
+    assert np.allclose(table[-1, :2], table[-1, 6:], rtol=FP64_RELATIVE)
+
+
+def test_second_order_is_nearer_to_the_limit_than_ddim():
+    x, noise = _start(1000)
+    limit = run_table("ddim", 1000, x, noise)[-2]
+    errors = {s: relative_error(run_table(s, 20, x, noise)[-2], limit) for s in SAMPLERS}
+    assert errors["dpm-solver++"] < errors["ddim"] / 2
+
+
+def _run_diffusers(scheduler, steps, x):
+    """A diffusers scheduler on the toy eps; returns its timesteps and the latents."""
+    import torch
+
+    scheduler.set_timesteps(steps)
+    x, trajectory = torch.from_numpy(x), []
+    for t in scheduler.timesteps:
+        eps = torch.from_numpy(toy_model(x.numpy(), int(t))[0])
+        x = scheduler.step(eps, int(t), x).prev_sample
+        trajectory.append(x.numpy())
+    return scheduler.timesteps.numpy(), np.stack(trajectory)
+
+
+def test_ddim_agrees_with_diffusers_at_all_steps():
+    """Its stride is 1000 // steps, so only the full chain has our timesteps."""
+    from diffusers import DDIMScheduler
+
+    scheduler = DDIMScheduler(
+        clip_sample=False, set_alpha_to_one=True, timestep_spacing="linspace", beta_start=1e-4,
+        beta_end=0.02,
+    )  # fmt: skip
+    x, noise = _start(1000)
+    timesteps, theirs = _run_diffusers(scheduler, 1000, x[..., None])
+    ours = run_table("ddim", 1000, x[..., None], noise[..., None])[::2]
+    assert timesteps.tolist() == list(range(999, -1, -1))
+    assert relative_error(ours, theirs) <= DIFFUSERS_RELATIVE
+
+
+@pytest.mark.parametrize("steps", [10, 50])
+def test_ddpm_mean_agrees_with_diffusers(steps):
+    """Without noise: its own random numbers are put to zero by a variance of nothing."""
+    from diffusers import DDPMScheduler
+
+    scheduler = DDPMScheduler(
+        clip_sample=False, variance_type="fixed_small", timestep_spacing="linspace",
+        beta_start=1e-4, beta_end=0.02,
+    )  # fmt: skip
+    scheduler._get_variance = lambda *args, **kwargs: 0.0
+    x, noise = _start(steps)
+    timesteps, theirs = _run_diffusers(scheduler, steps, x[..., None])
+    ours = run_table("ddpm", steps, x[..., None], 0 * noise[..., None])[::2]
+    assert timesteps.tolist() == spaced_schedule(steps, ALPHA_BAR).timesteps.tolist()
+    assert relative_error(ours, theirs) <= DIFFUSERS_RELATIVE
+
+
+@pytest.mark.parametrize("steps", [10, 50])
+def test_ddpm_variances_agree_with_diffusers(steps):
+    import torch
+    from diffusers import DDPMScheduler
+
+    scheduler = DDPMScheduler(
+        variance_type="learned_range", timestep_spacing="linspace", beta_start=1e-4, beta_end=0.02
+    )
+    scheduler.set_timesteps(steps)
+    table = coefficient_table("ddpm", spaced_schedule(steps, ALPHA_BAR))
+    for t, c in zip(scheduler.timesteps[:-1], table[:-1], strict=True):
+        for v in (-1.0, -0.2, 1.0):
+            theirs = scheduler._get_variance(t, predicted_variance=torch.tensor(v))
+            ours = (v + 1) / 2 * c[4] + (1 - v) / 2 * c[5]
+            assert math.isclose(ours, float(theirs), rel_tol=DIFFUSERS_RELATIVE)
+
+
+@pytest.mark.parametrize(
+    ("sampler", "eta", "message"),
+    [
+        ("euler", 0.0, "sampler 'euler' is unknown; needed one of ddim, ddpm, dpm-solver"),
+        ("ddim", -0.1, r"eta is -0.1, needed 0\.\.1"),
+        ("ddim", float("nan"), "eta is nan"),
+        ("ddpm", 1.0, "has none"),
+        ("dpm-solver++", 1.0, "has none"),
+    ],
+)
+def test_bad_options(sampler, eta, message):
+    with pytest.raises(OptionError, match=message):
+        coefficient_table(sampler, spaced_schedule(4, ALPHA_BAR), eta)
