@@ -141,8 +141,8 @@ def soft_steps(
             check_finite(loss, "the soft stage")
             optimizer.step()
             yield SoftStep(
-                feature_loss=float(distance),
-                ratio_loss=float(openness),
+                feature_loss=distance.item(),
+                ratio_loss=openness.item(),
                 frozen_share=freeze_layers(layers, recipe),
             )
     for layer in layers:
@@ -187,7 +187,7 @@ def check_finite(loss: Tensor, where: str) -> None:
     """Stop a run that has diverged; what it saved before stays usable."""
     if not torch.isfinite(loss):
         raise Vq4ditError(
-            f"the loss of {where} became {float(loss)}; needed a finite number. Lower the learning "
+            f"the loss of {where} became {loss.item()}; needed a finite number. Lower the learning "
             "rate or calibrate from another seed; finished blocks are kept for --resume"
         )
 

@@ -55,7 +55,6 @@ def starting_logits(distances: Tensor, start: str) -> Tensor:
     if start == "uniform":
         return torch.zeros_like(distances)
     if start == "inverse_distance":
-        return torch.log(
-            (distances[..., -1:] + _SMALLEST_DISTANCE) / (distances + _SMALLEST_DISTANCE)
-        )
+        shifted = distances + _SMALLEST_DISTANCE
+        return torch.log(shifted[..., -1:] / shifted)
     raise OptionError(f"ratio start {start!r} is unknown; needed one of {RATIO_STARTS}")

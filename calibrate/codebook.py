@@ -85,7 +85,7 @@ def assign(
 
 
 def distance_table(sub_vectors: Tensor, codebook: Tensor, weights: Tensor | None) -> Tensor:
-    """Weighted squared distances (n, K) by sum w v^2 - 2 (w v) c + w c^2; rounding may go below 0."""
+    """Weighted squared distances (n, K), expanded; rounding may take them below 0."""
     if weights is None:
         constant = sub_vectors.square().sum(dim=1, keepdim=True) + codebook.square().sum(dim=1)
         return torch.addmm(constant, sub_vectors, codebook.T, alpha=-2)

@@ -65,7 +65,7 @@ class Distiller:
         check_finite(loss, "the distillation")
         self._optimizer.step()
         self.step += 1
-        return float(loss)
+        return loss.item()
 
     def _schedule(self) -> float:
         """Linear warm-up, then half a cosine down to zero."""

@@ -1,9 +1,9 @@
-"""Assignments that make up for each other: quantize a row sub-vector by sub-vector and pass the error on.
+"""Assignments that make up for each other: decide sub-vector by sub-vector, pass the error on.
 
 The layer's output error on inputs x is e H e^T with H = E[x x^T], so the error of a sub-vector that
-is already decided can be cancelled in part by the columns that are not. Source: GPTQ (Frantar et al.
-2022, arXiv 2210.17323, section 3) for scalars, GPTVQ (van Baalen et al. 2024, arXiv 2402.15319) for
-vectors; written from the formulas.
+is already decided can be cancelled in part by the columns that are not. Source: GPTQ (Frantar et
+al. 2022, arXiv 2210.17323, section 3) for scalars, GPTVQ (van Baalen et al. 2024, arXiv 2402.15319)
+for vectors; written from the formulas.
 """
 
 from __future__ import annotations

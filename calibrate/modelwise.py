@@ -63,8 +63,8 @@ def calibrate_model(
         check_finite(loss, "the soft stage")
         optimizer.step()
         yield SoftStep(
-            feature_loss=float(distance),
-            ratio_loss=float(openness),
+            feature_loss=distance.item(),
+            ratio_loss=openness.item(),
             frozen_share=freeze_layers(layers, recipe),
         )
     for layer in layers:

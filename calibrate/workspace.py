@@ -1,8 +1,8 @@
 """Work in progress of a calibration: finished units on disk, so that a killed run can go on.
 
-A folder `.NAME.partial` beside the artifact holds `settings.json` (what the units were made from and
-with), one file per finished block and the latest state of the distillation. Every file is written
-to a temporary name and renamed, so that it is whole or absent.
+A folder `.NAME.partial` beside the artifact holds `settings.json` (what the units were made from
+and how), one file per finished block and the latest state of the distillation. Every file is
+written to a temporary name and renamed, so that it is whole or absent.
 """
 
 from __future__ import annotations

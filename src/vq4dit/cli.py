@@ -15,7 +15,7 @@ from importlib import import_module
 from typing import Any
 
 from . import __version__
-from .errors import Vq4ditError
+from .errors import OptionError, Vq4ditError
 
 #: Command -> one line of help. Each has a module `vq4dit.commands.<name>` with
 #: `add_arguments(parser)` and `run(args) -> dict` (what `--json` prints).
@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.debug:
             raise
         print(f"vq4dit {args.command}: {error}", file=sys.stderr)
-        return 1
+        return 2 if isinstance(error, OptionError) else 1
     except KeyboardInterrupt:
         print(f"vq4dit {args.command}: interrupted", file=sys.stderr)
         return 1

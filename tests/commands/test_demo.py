@@ -15,10 +15,10 @@ from vq4dit.commands import demo as command
 FEW = ["--num-images", "20", "--steps", "2", "--threads", "1", "--quiet", "--target", "onnx"]
 
 
-def quantize_at_random(checkpoint, output, method, args):
+def quantize_at_random(checkpoint, output, recipe, args):
     """Write an artifact of random codewords in the place of the calibration."""
     source = Checkpoint(checkpoint)
-    rng = np.random.default_rng(len(method))
+    rng = np.random.default_rng(len(recipe))
     shapes = source.config.block_linear_shapes()
     layers = {name: random_layer(rng, *shape, bits=args.bits) for name, shape in shapes.items()}
     info = ArtifactInfo(
@@ -75,5 +75,5 @@ def test_pictures_show_every_engine_and_class(done):
 
 @pytest.mark.parametrize("channels", ["0", "-1", "some"])
 def test_cfg_channels_out_of_range_are_refused(channels, tmp_path, capsys):
-    assert main(["demo", "-o", str(tmp_path), f"--cfg-channels={channels}"]) == 1
+    assert main(["demo", "-o", str(tmp_path), f"--cfg-channels={channels}"]) == 2
     assert "needed a positive number or 'all'" in capsys.readouterr().err

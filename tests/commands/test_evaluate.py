@@ -61,6 +61,6 @@ def test_names_that_clash_are_refused(arguments):
 
 def test_zero_steps_are_refused(engines, tmp_path, capsys):
     arguments = [str(engines / "kmeans"), "--reference", str(engines / "fp"), "-o", str(tmp_path)]
-    assert main(["evaluate", *arguments, "--steps", "0"]) == 1
+    assert main(["evaluate", *arguments, "--steps", "0"]) == 2
     assert "steps is 0" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []

@@ -99,15 +99,15 @@ def test_shapes_give_the_papers_number(capsys):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("arguments", "code", "message"),
     [
-        ([], "name either a PATH or --shapes"),
-        (["x", "--shapes", "DiT-XL/2"], "name either a PATH or --shapes"),
-        (["--shapes", "DiT-Q/2"], "is unknown; known are DiT-S/2"),
-        (["--shapes", "DiT-XL/2", "--bits", "7"], "bits is 7, needed one of"),
-        (["absent.safetensors"], "no such file"),
+        ([], 2, "name either a PATH or --shapes"),
+        (["x", "--shapes", "DiT-XL/2"], 2, "name either a PATH or --shapes"),
+        (["--shapes", "DiT-Q/2"], 2, "is unknown; known are DiT-S/2"),
+        (["--shapes", "DiT-XL/2", "--bits", "7"], 2, "bits is 7, needed one of"),
+        (["absent.safetensors"], 1, "no such file"),
     ],
 )
-def test_refusals(arguments, message, capsys):
-    assert main(["inspect", *arguments]) == 1
+def test_refusals(arguments, code, message, capsys):
+    assert main(["inspect", *arguments]) == code
     assert message in capsys.readouterr().err

@@ -12,14 +12,12 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vq4dit.errors import ArtifactError, OptionError
+from vq4dit.errors import OptionError
 
 if TYPE_CHECKING:
     from vq4dit.weight_source import WeightSource
 
 _log = logging.getLogger(__name__)
-
-_MAX_NAMES_BYTES = 4 << 20
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,10 +52,11 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from vq4dit.calibrate.source import open_weights
     from vq4dit.engines.build import build_engine
     from vq4dit.engines.targets import require_target
+    from vq4dit.label_names import read_label_names
 
     require_target(args.target)  # before minutes of reading
     cfg_channels = _cfg_channels(args.cfg_channels)
-    names = None if args.label_names is None else _read_names(args.label_names)
+    names = None if args.label_names is None else read_label_names(args.label_names)
     source = open_weights(args.source)
     _check_weights_option(args.source, source, args.weights)
     manifest = build_engine(
@@ -112,16 +111,6 @@ def _cfg_channels(text: str) -> int | None:
     if not text.isdecimal() or int(text) < 1:
         raise OptionError(f"--cfg-channels is {text!r}, needed a positive integer or all")
     return int(text)
-
-
-def _read_names(path: Path) -> tuple[str, ...]:
-    """One name per line, in the order of the labels."""
-    try:
-        if path.stat().st_size > _MAX_NAMES_BYTES:
-            raise ArtifactError(f"{path}: is larger than {_MAX_NAMES_BYTES} bytes; not label names")
-        return tuple(path.read_text("utf-8").splitlines())
-    except UnicodeDecodeError as error:
-        raise ArtifactError(f"{path}: is not UTF-8 text: {error}") from None
 
 
 def _mean_bits(bits_per_weight: dict[str, float], source: WeightSource) -> float:

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: Name of a variant -> calibration method; the full-precision model comes before them.
-VARIANTS = {"kmeans": "kmeans", "calibrated": "vq4dit"}
+#: The quantized variants, in the order of the report; the full-precision model comes before them.
+VARIANTS = ("kmeans", "calibrated")
 
 #: Pictures of samples.png.
 _NUM_SHOWN = 100
@@ -39,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `vq4dit demo`."""
     parser.add_argument("-o", "--output", type=Path, default=Path("out/demo"), help="folder")
     parser.add_argument("--bits", type=int, choices=(1, 2, 3, 4), default=2, help="per weight")
+    parser.add_argument("--recipe", default="vq4dit", help="of the calibrated variant")
     parser.add_argument("--target", choices=("cpu", "onnx"), default="cpu", help="of the engines")
     parser.add_argument(
         "--cfg-channels",
@@ -60,10 +61,11 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     seconds: dict[str, float] = {}
     weights = {"fp": demo.checkpoint_path()}
     with _timed(seconds, "total"):
-        for name, method in VARIANTS.items():
+        for name in VARIANTS:
             weights[name] = args.output / f"{name}.vq.safetensors"
+            recipe = "kmeans" if name == "kmeans" else args.recipe
             with _timed(seconds, f"calibrate_{name}"):
-                _calibrate(demo.checkpoint_path(), weights[name], method, args)
+                _calibrate(demo.checkpoint_path(), weights[name], recipe, args)
         engines = {name: args.output / "engines" / name for name in weights}
         engines["fp"].parent.mkdir(exist_ok=True)
         manifests = {}
@@ -84,12 +86,16 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     return {**report, "files": files}
 
 
-def _calibrate(checkpoint: Path, output: Path, method: str, args: argparse.Namespace) -> None:
-    """Quantize the checkpoint; the method's own progress bar tells how far it is."""
+def _calibrate(checkpoint: Path, output: Path, recipe: str, args: argparse.Namespace) -> None:
+    """Quantize the checkpoint, with a progress bar for each stage."""
     from ..calibrate.run import calibrate
+    from ..stage_bar import StageBar
 
-    logger.info("quantizing to %d bits, method %s", args.bits, method)
-    calibrate(checkpoint, output, bits=args.bits, method=method, seed=args.seed)
+    logger.info("quantizing to %d bits, recipe %s", args.bits, recipe)
+    with StageBar(quiet=args.quiet) as progress:
+        calibrate(
+            checkpoint, output, bits=args.bits, recipe=recipe, seed=args.seed, progress=progress
+        )
 
 
 def _build(source: Any, directory: Path, target: str, cfg_channels: int | None) -> Manifest:

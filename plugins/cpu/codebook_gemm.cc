@@ -1,0 +1,168 @@
+// Cuts a call into tasks (a block of rows times a range of outputs) and gives each its scratch.
+#include "codebook_gemm.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cstdlib>
+#include <thread>
+
+namespace vq4dit {
+namespace {
+
+// Outputs of one task: its sums (64 bytes each) and int16 partial sums (32) should stay in L2.
+constexpr int64_t kMaxOutputs = 4608;
+// A task below this would spend more on building its tables than on looking them up.
+constexpr int64_t kMinOutputs = 2048;
+constexpr size_t kAlignment = 64;
+
+// One growing buffer per thread, shared by all layers: a few hundred KB, bounded by kMaxOutputs.
+class Scratch {
+ public:
+  ~Scratch() { std::free(memory_); }
+
+  // At least `size` bytes, 64-byte aligned; null when there is no memory.
+  uint8_t* reserve(size_t size) {
+    if (size > size_) {
+      std::free(memory_);
+      memory_ = std::malloc(size + kAlignment);
+      size_ = memory_ ? size : 0;
+    }
+    if (!memory_) return nullptr;
+    const auto address = reinterpret_cast<uintptr_t>(memory_);
+    return reinterpret_cast<uint8_t*>((address + kAlignment - 1) / kAlignment * kAlignment);
+  }
+
+ private:
+  void* memory_ = nullptr;
+  size_t size_ = 0;
+};
+
+// Hands out 64-byte aligned parts of a buffer; with a null buffer it only adds up their sizes.
+class Carver {
+ public:
+  explicit Carver(uint8_t* base) : base_(base) {}
+
+  template <typename T>
+  T* take(int64_t count) {
+    uint8_t* part = base_ ? base_ + size_ : nullptr;
+    size_ += (count * sizeof(T) + kAlignment - 1) / kAlignment * kAlignment;
+    return reinterpret_cast<T*>(part);
+  }
+
+  size_t size() const { return size_; }
+
+ private:
+  uint8_t* base_;
+  size_t size_ = 0;
+};
+
+size_t carve(BlockTask& task, Accuracy accuracy, uint8_t* base) {
+  Carver carver(base);
+  const bool fast = accuracy == Accuracy::kFast;
+  const int64_t rows = fast ? kFastRows : kExactRows;
+  const int64_t entries = kWordPositions * (int64_t{1} << task.index_bits) * rows;
+  task.tables = fast ? static_cast<void*>(carver.take<int16_t>(entries))
+                     : static_cast<void*>(carver.take<float>(entries));
+  task.columns = carver.take<float>(kBlockPositions * task.sub_vector_len * rows);
+  task.sums = carver.take<float>((task.count + 7) / 8 * 8 * rows);
+  if (fast) {
+    task.pairs = carver.take<int32_t>(kBlockPositions * task.num_pairs * rows);
+    task.partial = carver.take<int16_t>(task.count * rows);
+  }
+  if (!task.four_major) task.words = carver.take<uint8_t>(task.count * 4 + 4);
+  return carver.size();
+}
+
+struct Plan {
+  const GemmCall& call;
+  Accuracy accuracy;
+  const Kernels& kernels;
+  int64_t rows_per_block;
+  int64_t num_blocks;
+  int64_t outputs_per_group;  // O / R
+  int64_t chunks_per_group;
+  std::atomic<bool> out_of_memory{false};
+
+  Plan(const GemmCall& c, Accuracy a, const Kernels& k) : call(c), accuracy(a), kernels(k) {
+    rows_per_block = accuracy == Accuracy::kFast ? kFastRows : kExactRows;
+    num_blocks = (call.num_rows + rows_per_block - 1) / rows_per_block;
+    outputs_per_group = call.out_features / call.row_groups;
+    chunks_per_group = (outputs_per_group + kMaxOutputs - 1) / kMaxOutputs;
+    // Few rows and one group: split the outputs, so that every thread has work.
+    const int64_t threads = std::max(1u, std::thread::hardware_concurrency());
+    while (total() < threads && outputs_per_group / (chunks_per_group + 1) >= kMinOutputs) {
+      ++chunks_per_group;
+    }
+  }
+
+  int64_t total() const { return num_blocks * call.row_groups * chunks_per_group; }
+
+  BlockTask task(int64_t index) const;
+};
+
+// Tasks count through the blocks of rows first, so that neighbours read the same assignments.
+BlockTask Plan::task(int64_t index) const {
+  const LayerSpec& spec = *call.spec;
+  const int64_t block = index % num_blocks;
+  const int64_t chunk = index / num_blocks % chunks_per_group;
+  const int64_t group = index / num_blocks / chunks_per_group;
+  BlockTask task = {};
+  task.in_features = spec.in_features;
+  task.codebook_size = spec.codebook_size;
+  task.sub_vector_len = spec.sub_vector_len;
+  task.num_pairs = spec.num_pairs();
+  task.num_words = spec.num_words();
+  task.num_sub_vectors = spec.num_sub_vectors();
+  task.out_features = call.out_features;
+  task.bytes_per_row = spec.bytes_per_row();
+  task.index_bits = spec.index_bits();
+  task.four_major = spec.assignment_layout == AssignmentLayout::kFourMajor;
+  task.activation = static_cast<int>(spec.activation);
+  task.place_of_column = call.place_of_column;
+  task.assignments = reinterpret_cast<const uint8_t*>(call.assignments);
+  task.codebook = call.codebook + group * spec.codebook_size * spec.sub_vector_len;
+  if (accuracy == Accuracy::kFast) {
+    task.codebook_pairs =
+        call.quantized->pairs.data() + group * spec.codebook_size * task.num_pairs;
+    task.codebook_scale = call.quantized->scales[group];
+  }
+  task.bias = call.bias;
+  task.row = block * rows_per_block;
+  task.x = call.x + task.row * spec.in_features;
+  task.num_rows = std::min(rows_per_block, call.num_rows - task.row);
+  const int64_t first = outputs_per_group * chunk / chunks_per_group;
+  const int64_t last = outputs_per_group * (chunk + 1) / chunks_per_group;
+  task.begin = group * outputs_per_group + first;
+  task.count = last - first;
+  task.y = call.y;
+  task.gate = call.gate;
+  task.residual = call.residual;
+  task.rows_per_gate = call.rows_per_gate;
+  return task;
+}
+
+void run_task(void* user_data, size_t index) {
+  thread_local Scratch scratch;
+  Plan& plan = *static_cast<Plan*>(user_data);
+  BlockTask task = plan.task(static_cast<int64_t>(index));
+  uint8_t* memory = scratch.reserve(carve(task, plan.accuracy, nullptr));
+  if (!memory) {  // called from C frames: nothing may be thrown through them
+    plan.out_of_memory = true;
+    return;
+  }
+  carve(task, plan.accuracy, memory);
+  if (plan.accuracy == Accuracy::kExact) return plan.kernels.exact(task);
+  (task.num_rows > kFewRows ? plan.kernels.fast : plan.kernels.fast_few)(task);
+}
+
+}  // namespace
+
+void codebook_gemm(const GemmCall& call, Accuracy accuracy, const Kernels& kernels,
+                   ParallelFor parallel_for, void* context) {
+  Plan plan(call, accuracy, kernels);
+  if (plan.total() == 0) return;
+  parallel_for(context, run_task, static_cast<size_t>(plan.total()), &plan);
+  if (plan.out_of_memory) throw Error("out of memory for the tables and sums of one thread");
+}
+
+}  // namespace vq4dit

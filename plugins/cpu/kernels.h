@@ -1,0 +1,74 @@
+// What the driver (codebook_gemm.cc) and the per-instruction-set kernels agree on.
+//
+// Plain structs of pointers, no library types: each kernel file is compiled with its own machine
+// flags, and an inline function shared between them could be linked in the wrong flavour.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace vq4dit {
+
+constexpr int kWordPositions = 4;   // sub-vectors per word
+constexpr int kBlockPositions = 8;  // sub-vectors per accumulation block: two words
+
+// Rows of x that one call works on: the lanes of one table entry.
+constexpr int kFastRows = 16;  // int16 lanes
+constexpr int kFewRows = 8;    // int16 lanes where a block has no more rows; half the tables
+constexpr int kExactRows = 8;  // float lanes
+
+// One block of rows times one range of outputs, all inside one row group.
+struct BlockTask {
+  // Layer.
+  int64_t in_features;
+  int64_t codebook_size;
+  int64_t sub_vector_len;
+  int64_t num_pairs;
+  int64_t num_words;
+  int64_t num_sub_vectors;
+  int64_t out_features;
+  int64_t bytes_per_row;
+  int index_bits;
+  bool four_major;
+  int activation;                  // enum Activation
+  const int32_t* place_of_column;  // (8 * d)
+  const uint8_t* assignments;      // whole tensor
+  const float* codebook;           // (K, d) of this row group
+  const int32_t* codebook_pairs;   // (K, num_pairs) of this row group; fast mode only
+  float codebook_scale;            // fast mode only
+  const float* bias;               // (O)
+  // Rows.
+  const float* x;   // first row of the block, row stride I
+  int64_t row;      // its number in the batch
+  int64_t num_rows;  // 1..kFastRows or kExactRows
+  // Outputs [begin, begin + count).
+  int64_t begin;
+  int64_t count;
+  // Result; gate and residual are null for the plain op.
+  float* y;               // (M, O)
+  const float* gate;      // (B, O)
+  const float* residual;  // (M, O)
+  int64_t rows_per_gate;  // S
+  // Scratch of this thread, 64-byte aligned parts.
+  float* columns;     // (8 * d, rows): the block's columns of x, transposed
+  int32_t* pairs;     // (8, num_pairs, 16): the same in int16 pairs; fast mode only
+  void* tables;       // (4, 2^index_bits, rows) int16 or float
+  float* sums;        // (count rounded up to 8, rows)
+  int16_t* partial;   // (count, 16); fast mode only
+  uint8_t* words;     // (count, word bytes) + 4; layout ROWS only
+};
+
+struct Kernels {
+  const char* name;
+  void (*fast)(const BlockTask&);
+  void (*fast_few)(const BlockTask&);  // up to kFewRows rows; the same bits as `fast`
+  void (*exact)(const BlockTask&);
+};
+
+extern const Kernels kScalarKernels;
+#if defined(VQ4DIT_HAVE_X86)
+extern const Kernels kAvx2Kernels;
+extern const Kernels kAvx512Kernels;
+#endif
+
+}  // namespace vq4dit

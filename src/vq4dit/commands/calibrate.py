@@ -1,0 +1,81 @@
+"""Quantize a DiT checkpoint: codebooks and assignments for every linear of every block.
+
+Takes facebookresearch checkpoints (.pt or .safetensors). The result, NAME.vq.safetensors, goes to
+`vq4dit build`. No data set is needed: the model's own sampling trajectories calibrate it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from pathlib import Path
+from typing import Any
+
+from ..errors import BackendUnavailable
+
+logger = logging.getLogger(__name__)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `vq4dit calibrate`."""
+    parser.add_argument("checkpoint", type=Path, help="DiT checkpoint, .pt or .safetensors")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="NAME.vq.safetensors")
+    parser.add_argument("--bits", type=int, choices=(1, 2, 3, 4), default=2, help="per weight")
+    parser.add_argument(
+        "--method",
+        choices=("vq4dit", "kmeans"),
+        default="vq4dit",
+        help="kmeans: plain K-Means, no calibration, the baseline",
+    )
+    parser.add_argument(
+        "--recipe",
+        choices=("vq4dit", "paper", "reference"),
+        default="vq4dit",
+        help="settings of the calibration: ours, the paper's, or its published code's",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of everything random")
+    parser.add_argument("--threads", type=int, default=None, help="torch threads, all by default")
+    parser.add_argument(
+        "--resume", action="store_true", help="go on from an interrupted run's finished units"
+    )
+    parser.add_argument("--model", default=None, help="check that it is this one, e.g. DiT-XL/2")
+    parser.add_argument("--num-heads", type=int, default=None, help="for widths not in the paper")
+    parser.add_argument(
+        "--label-names", type=Path, default=None, help="text file, one label name per line"
+    )
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    """Calibrate with a progress bar; returns the summary."""
+    from ..label_names import read_label_names
+    from ..stage_bar import StageBar
+
+    try:
+        import torch
+
+        from ..calibrate.checkpoint import CheckpointOptions
+        from ..calibrate.run import calibrate
+    except ModuleNotFoundError as error:
+        raise BackendUnavailable(
+            f"calibration needs the module {error.name}; pip install 'vq4dit[calibrate]'"
+        ) from None
+    if args.threads is not None:
+        torch.set_num_threads(args.threads)
+    names = () if args.label_names is None else read_label_names(args.label_names)
+    options = CheckpointOptions(model=args.model, num_heads=args.num_heads, label_names=names)
+    with StageBar(quiet=args.quiet) as bar:
+        summary = calibrate(
+            args.checkpoint,
+            args.output,
+            bits=args.bits,
+            recipe="kmeans" if args.method == "kmeans" else args.recipe,
+            seed=args.seed,
+            resume=args.resume,
+            options=options,
+            progress=bar,
+        )
+    size = args.output.stat().st_size
+    if not args.json:
+        seconds = ", ".join(f"{name} {value:.0f} s" for name, value in summary.seconds.items())
+        print(f"{args.output}: {size / 2**20:.2f} MiB, {args.bits} bits ({seconds})")
+    return {"output": str(args.output), "total_bytes": size, **summary.to_dict()}

@@ -1,0 +1,278 @@
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import pytest
+import torch
+from support_calibrate import TINY, random_model, save_checkpoint
+
+from vq4dit.calibrate import workspace as workspace_module
+from vq4dit.calibrate.artifact import Artifact
+from vq4dit.calibrate.recipe import RECIPES
+from vq4dit.calibrate.run import calibrate
+from vq4dit.errors import ArtifactError, OptionError, Vq4ditError
+
+#: The default recipe, cut to size.
+QUICK = replace(
+    RECIPES["vq4dit"],
+    kmeans_iterations=3,
+    soft_steps=8,
+    batch_size=16,
+    distill_steps=30,
+    distill_batch_size=16,
+    num_trajectories=4,
+    trajectory_steps=6,
+    pool_tokens=256,
+)
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    return save_checkpoint(tmp_path / "dit.safetensors")
+
+
+#: Wide enough that 256 codewords are few.
+WIDE = replace(TINY, hidden_size=96)
+
+
+def _quantized_model(path):
+    """The full-precision model with an artifact's weights in place."""
+    artifact = Artifact(path)
+    model = random_model(artifact.config)
+    for name in artifact.info.layouts:
+        layer, linear = artifact.quantized_layer(name), model.get_submodule(name)
+        linear.weight.copy_(torch.from_numpy(layer.weight()))
+        linear.bias.copy_(torch.from_numpy(layer.bias))
+    return model
+
+
+def _output_error(path, seed=5):
+    generator = torch.Generator().manual_seed(seed)
+    latent = torch.randn(64, 4, 4, 4, generator=generator)
+    timestep = torch.randint(1000, (64,), generator=generator).float()
+    label = torch.randint(4, (64,), generator=generator)
+    quantized = _quantized_model(path)
+    expected = random_model(quantized.config)(latent, timestep, label)
+    found = quantized(latent, timestep, label)
+    return float((found - expected).square().sum() / expected.square().sum())
+
+
+def test_calibration_beats_plain_kmeans(tmp_path):
+    checkpoint = save_checkpoint(tmp_path / "dit.safetensors", WIDE)
+    recipe = replace(QUICK, kmeans_iterations=10, pool_tokens=1024)
+    calibrate(checkpoint, tmp_path / "k.vq.safetensors", recipe="kmeans")
+    summary = calibrate(checkpoint, tmp_path / "c.vq.safetensors", recipe=recipe)
+    assert _output_error(tmp_path / "c.vq.safetensors") < 0.5 * _output_error(
+        tmp_path / "k.vq.safetensors"
+    )
+    assert summary.distill[-1] < summary.distill[0]
+    assert set(summary.seconds) == {"trajectories", "blocks", "distillation"}
+    assert len(summary.soft) == 2 * QUICK.soft_steps
+    assert set(summary.weight_error) == set(random_model().config.block_linear_shapes())
+
+
+@pytest.mark.parametrize("name", ["paper", "reference", "vq4dit", "kmeans"])
+def test_every_recipe_ends_in_a_whole_artifact(checkpoint, tmp_path, name):
+    recipe = replace(
+        RECIPES[name],
+        kmeans_iterations=2,
+        soft_steps=5,
+        distill_steps=min(RECIPES[name].distill_steps, 3),
+        num_trajectories=2,
+        trajectory_steps=4,
+        pool_tokens=128,
+        batch_size=8,
+    )
+    path = tmp_path / "x.vq.safetensors"
+    seen = []
+    calibrate(
+        checkpoint,
+        path,
+        recipe=recipe,
+        progress=lambda stage, done, total, **values: seen.append((stage, done, total)),
+    )
+    artifact = Artifact(path)
+    for layer_name in artifact.config.block_linear_shapes():
+        layer = artifact.quantized_layer(layer_name)
+        assert layer.row_groups == (3 if layer_name.endswith("attn.qkv") else 1)
+    assert artifact.info.calibration["recipe"]["name"] == name
+    assert ("blocks", 2, 2) in seen
+    assert [p.name for p in tmp_path.iterdir() if "partial" in p.name] == []
+
+
+@pytest.mark.parametrize("bits", [1, 2, 3, 4])
+def test_more_bits_less_error(checkpoint, tmp_path, bits):
+    # 32 columns are too few for 256 codewords to be an honest 2 bits, but the order must hold.
+    path = tmp_path / "x.vq.safetensors"
+    calibrate(checkpoint, path, bits=bits, recipe=replace(RECIPES["kmeans"], kmeans_iterations=5))
+    limit = {1: 0.9, 2: 0.5, 3: 0.2, 4: 0.05}[bits]
+    assert _output_error(path) < limit
+
+
+def test_model_scope_decides_by_ratios(checkpoint, tmp_path):
+    recipe = replace(
+        RECIPES["reference"],
+        kmeans_iterations=2,
+        soft_steps=40,
+        num_trajectories=2,
+        trajectory_steps=4,
+        ratio_lr=0.5,
+    )
+    summary = calibrate(checkpoint, tmp_path / "x.vq.safetensors", recipe=recipe)
+    shares = [row["frozen_share"] for row in summary.soft]
+    assert shares == sorted(shares)
+    assert shares[-1] > 0.9
+    assert summary.soft[-1]["ratio_loss"] < summary.soft[0]["ratio_loss"]
+
+
+def test_same_seed_same_bytes(checkpoint, tmp_path):
+    for name in ("a", "b"):
+        calibrate(checkpoint, tmp_path / f"{name}.vq.safetensors", recipe=QUICK, seed=3)
+    first = (tmp_path / "a.vq.safetensors").read_bytes()
+    assert first == (tmp_path / "b.vq.safetensors").read_bytes()
+    calibrate(checkpoint, tmp_path / "c.vq.safetensors", recipe=QUICK, seed=4)
+    assert first != (tmp_path / "c.vq.safetensors").read_bytes()
+
+
+class _Stop(Exception):
+    pass
+
+
+def _stop_after(pieces):
+    count = iter(range(pieces))
+
+    def progress(stage, done, total, **values):
+        if next(count, None) is None:
+            raise _Stop
+
+    return progress
+
+
+@pytest.mark.parametrize("pieces", [0, 6, 7, 8, 20, 33, 37])
+def test_resume_after_a_stop_gives_the_same_bytes(checkpoint, tmp_path, pieces, monkeypatch):
+    monkeypatch.setattr("vq4dit.calibrate.run._SAVE_EVERY", 5)
+    whole, cut = tmp_path / "whole.vq.safetensors", tmp_path / "cut.vq.safetensors"
+    calibrate(checkpoint, whole, recipe=QUICK)
+    with pytest.raises(_Stop):
+        calibrate(checkpoint, cut, recipe=QUICK, progress=_stop_after(pieces))
+    assert not cut.exists()
+    stages = []
+    calibrate(
+        checkpoint,
+        cut,
+        recipe=QUICK,
+        resume=True,
+        progress=lambda stage, done, total, **values: stages.append((stage, done)),
+    )
+    assert cut.read_bytes() == whole.read_bytes()
+    if pieces > 15:
+        assert ("distillation", 1) not in stages
+
+
+def test_resume_after_kill_gives_the_same_bytes(checkpoint, tmp_path):
+    """Kill the command with SIGKILL at random moments until one run gets through."""
+    output = tmp_path / "killed.vq.safetensors"
+    script = (
+        "import sys, torch\n"
+        "from dataclasses import replace\n"
+        "from vq4dit.calibrate.recipe import RECIPES\n"
+        "from vq4dit.calibrate.run import calibrate\n"
+        "torch.set_num_threads(1)\n"
+        "quick = replace(RECIPES['vq4dit'], kmeans_iterations=3, soft_steps=8, batch_size=16,\n"
+        "    distill_steps=60, distill_batch_size=16, num_trajectories=4, trajectory_steps=6,\n"
+        "    pool_tokens=256)\n"
+        "print('ready', flush=True)\n"
+        "calibrate(sys.argv[1], sys.argv[2], recipe=quick, resume=True)\n"
+    )
+    seed = 11
+    print("seed", seed)
+    rng = random.Random(seed)
+    kills = 0
+    for _ in range(20):
+        arguments = [sys.executable, "-c", script, str(checkpoint), str(output)]
+        child = subprocess.Popen(arguments, stdout=subprocess.PIPE)
+        assert child.stdout is not None
+        child.stdout.readline()
+        if kills < 3:
+            time.sleep(rng.uniform(0.05, 1.0))
+            child.send_signal(signal.SIGKILL)
+        status = child.wait()
+        child.stdout.close()
+        if status == 0:
+            break
+        kills += 1
+        assert not output.exists()
+    whole = tmp_path / "whole.vq.safetensors"
+    subprocess.run(
+        [sys.executable, "-c", script, str(checkpoint), str(whole)],
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
+    assert output.read_bytes() == whole.read_bytes()
+
+
+def test_resume_refuses_other_settings(checkpoint, tmp_path):
+    path = tmp_path / "x.vq.safetensors"
+    with pytest.raises(_Stop):
+        calibrate(checkpoint, path, recipe=QUICK, progress=_stop_after(7))
+    with pytest.raises(ArtifactError, match="other settings .differing: seed"):
+        calibrate(checkpoint, path, recipe=QUICK, seed=9, resume=True)
+    calibrate(checkpoint, path, recipe=QUICK, seed=9)  # without resume it starts anew
+    assert Artifact(path).info.calibration["seed"] == 9
+
+
+def test_damaged_unit_is_made_again(checkpoint, tmp_path):
+    path, whole = tmp_path / "x.vq.safetensors", tmp_path / "whole.vq.safetensors"
+    calibrate(checkpoint, whole, recipe=QUICK)
+    with pytest.raises(_Stop):
+        calibrate(checkpoint, path, recipe=QUICK, progress=_stop_after(8))
+    unit = tmp_path / ".x.vq.safetensors.partial" / "block-001.safetensors"
+    unit.write_bytes(unit.read_bytes()[:100])
+    calibrate(checkpoint, path, recipe=QUICK, resume=True)
+    assert path.read_bytes() == whole.read_bytes()
+
+
+def test_disk_full_keeps_finished_units(checkpoint, tmp_path, monkeypatch):
+    path = tmp_path / "x.vq.safetensors"
+    calls = []
+
+    def full_at_the_third(descriptor):
+        calls.append(descriptor)
+        if len(calls) == 3:
+            raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(workspace_module.os, "fsync", full_at_the_third)
+        with pytest.raises(ArtifactError, match="No space left.*--resume"):
+            calibrate(checkpoint, path, recipe=QUICK)
+    folder = tmp_path / ".x.vq.safetensors.partial"
+    assert sorted(p.name for p in folder.iterdir()) == ["block-000.safetensors", "settings.json"]
+    assert not path.exists()
+    calibrate(checkpoint, path, recipe=QUICK, resume=True)
+    Artifact(path)
+
+
+def test_diverging_loss_stops_with_a_clear_error(checkpoint, tmp_path):
+    path = tmp_path / "x.vq.safetensors"
+    with pytest.raises(Vq4ditError, match="the distillation became nan|inf"):
+        calibrate(checkpoint, path, recipe=replace(QUICK, distill_lr=1e30))
+    assert not path.exists()
+    assert os.path.isdir(tmp_path / ".x.vq.safetensors.partial")
+
+
+def test_bad_options(checkpoint, tmp_path):
+    path = tmp_path / "x.vq.safetensors"
+    with pytest.raises(OptionError, match="bits is 5"):
+        calibrate(checkpoint, path, bits=5)
+    with pytest.raises(OptionError, match="recipe 'best' is unknown"):
+        calibrate(checkpoint, path, recipe="best")
+    with pytest.raises(OptionError, match="does not exist"):
+        calibrate(checkpoint, tmp_path / "none" / "x.vq.safetensors")
+    with pytest.raises(OptionError, match="scope 'layer'"):
+        replace(QUICK, scope="layer")

@@ -1,0 +1,40 @@
+"""Tiny random DiT checkpoints for the calibration tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from vq4dit.calibrate.dit import DiT
+from vq4dit.model_config import ModelConfig
+
+TINY = ModelConfig(
+    input_size=4, patch_size=2, in_channels=4, hidden_size=32, depth=2, num_heads=2, num_classes=3
+)
+
+
+def random_state(config: ModelConfig = TINY, seed: int = 0) -> dict[str, torch.Tensor]:
+    """A state dict with the public keys; every tensor is random, no gate is closed."""
+    generator = torch.Generator().manual_seed(seed)
+    state = {}
+    for name, shape in config.tensor_shapes().items():
+        fan_in = shape[-1] if len(shape) > 1 else 1
+        scale = 0.1 if name.endswith("bias") or name == "pos_embed" else fan_in**-0.5
+        state[name] = scale * torch.randn(shape, generator=generator)
+    return state
+
+
+def random_model(config: ModelConfig = TINY, seed: int = 0) -> DiT:
+    """The model with `random_state`."""
+    model = DiT(config).requires_grad_(False)
+    model.load_state_dict(random_state(config, seed))
+    return model
+
+
+def save_checkpoint(path: Path, config: ModelConfig = TINY, seed: int = 0) -> Path:
+    """Write a safetensors checkpoint that says how many heads it has."""
+    metadata = {"config": f'{{"num_heads": {config.num_heads}}}', "scaling_factor": "1.0"}
+    save_file(random_state(config, seed), path, metadata=metadata)
+    return path
