@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +19,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from vq4dit.atomic_file import atomic_path
 from vq4dit.errors import ArtifactError, ShapeError
 from vq4dit.model_config import ModelConfig
 from vq4dit.plugins.layer import QuantizedLayer
@@ -90,18 +89,11 @@ def write_safetensors(
 ) -> None:
     """Write a safetensors file atomically; ArtifactError when the disk does not take it."""
     path = Path(path)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    os.close(handle)
     try:
-        save_file(tensors, temporary, metadata=metadata)
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
+        with atomic_path(path) as temporary:
+            save_file(tensors, temporary, metadata=metadata)
     except (OSError, SafetensorError) as error:
         raise ArtifactError(f"{path}: could not be written ({error}); nothing was left") from error
-    finally:
-        Path(temporary).unlink(missing_ok=True)
 
 
 class Artifact:

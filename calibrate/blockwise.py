@@ -150,17 +150,21 @@ def soft_steps(
 
 
 def ratio_optimizer(layers: list[VQLinear], recipe: Recipe) -> torch.optim.Optimizer:
-    """RMSprop (alpha 0.9, as published) over ratios, biases and, if joint, codebooks."""
+    """The recipe's optimizer over ratios, biases and codebooks.
+
+    Where the recipe is not joint, a codebook waits without gradient until its layer is decided.
+    """
     ratios = [layer.ratio_logits for layer in layers if layer.ratio_logits is not None]
-    others = [layer.bias for layer in layers]
+    others = [p for layer in layers for p in (layer.bias, layer.codebook)]
     for layer in layers:
         layer.codebook.requires_grad_(recipe.joint_codebook)
-    if recipe.joint_codebook:
-        others += [layer.codebook for layer in layers]
-    return torch.optim.RMSprop(
-        [{"params": ratios, "lr": recipe.ratio_lr}, {"params": others, "lr": recipe.codebook_lr}],
-        alpha=0.9,
-    )
+    groups = [
+        {"params": ratios, "lr": recipe.ratio_lr},
+        {"params": others, "lr": recipe.codebook_lr},
+    ]
+    if recipe.optimizer == "adam":
+        return torch.optim.Adam(groups, betas=(0.9, 0.95))
+    return torch.optim.RMSprop(groups, alpha=0.9)  # as published
 
 
 def mean_ratio_loss(layers: list[VQLinear], form: str) -> Tensor:

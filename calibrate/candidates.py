@@ -7,6 +7,8 @@ inverse-distance start is what the authors' code does, the uniform one what the 
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -14,7 +16,11 @@ from vq4dit.errors import OptionError
 
 from .codebook import distance_table
 
-RATIO_STARTS = ("uniform", "inverse_distance")
+RATIO_STARTS = ("uniform", "inverse_distance", "chosen")
+
+#: Starting ratio of the best candidate where the start is "chosen": nearly decided, so that the
+#: soft weight begins close to the hard one, yet a gradient can still turn it.
+_CHOSEN_RATIO = 0.9
 _CHUNK = 16384
 _SMALLEST_DISTANCE = 1e-5
 
@@ -48,7 +54,8 @@ def starting_logits(distances: Tensor, start: str) -> Tensor:
 
     Args:
         distances: (..., n) squared distances of the candidates, nearest first.
-        start: "uniform" (1/n each) or "inverse_distance" (in proportion to 1 / distance).
+        start: "uniform" (1/n each), "inverse_distance" (in proportion to 1 / distance) or "chosen"
+            (0.9 for the first, the rest shared).
     Returns:
         (..., n) float32.
     """
@@ -57,4 +64,9 @@ def starting_logits(distances: Tensor, start: str) -> Tensor:
     if start == "inverse_distance":
         shifted = distances + _SMALLEST_DISTANCE
         return torch.log(shifted[..., -1:] / shifted)
+    if start == "chosen":
+        others = max(distances.shape[-1] - 1, 1)
+        logits = torch.zeros_like(distances)
+        logits[..., 0] = math.log(_CHOSEN_RATIO / (1 - _CHOSEN_RATIO) * others)
+        return logits
     raise OptionError(f"ratio start {start!r} is unknown; needed one of {RATIO_STARTS}")

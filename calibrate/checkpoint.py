@@ -1,17 +1,17 @@
-"""Read and verify a full-precision DiT checkpoint in the facebookresearch layout.
+"""Read and verify a full-precision DiT checkpoint, tensor by tensor.
 
 Takes `.pt` (a flat state dict, or one under the key "ema"; nothing but tensors is ever unpickled)
-and `.safetensors`. The configuration follows from the tensors' shapes; only the number of heads
-needs a known width, the file's own metadata or an option. Does not read diffusers folders.
+and `.safetensors` in the facebookresearch layout, and diffusers folders, which
+`calibrate.diffusers_folder` brings into that layout. The configuration follows from the tensors'
+shapes; only the number of heads needs a known width, the file's own metadata or an option.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
-import pickle
 import re
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,13 +20,14 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
 
 from vq4dit.errors import ArtifactError, OptionError
 from vq4dit.model_config import PRESETS, ModelConfig
 from vq4dit.plugins.layer import QuantizedLayer
 
-from .artifact import check_labels, sha256_of_file
+from .artifact import METADATA_KEY, check_labels, sha256_of_file
+from .diffusers_folder import read_diffusers_folder
+from .tensor_files import StoredTensor, open_tensor_file
 
 #: Scaling of the public checkpoints' VAE (stabilityai/sd-vae-ft-*), used where a file tells none.
 DEFAULT_LATENT_SCALING_FACTOR = 0.18215
@@ -55,7 +56,7 @@ class Checkpoint:
         """Open a checkpoint and check names and shapes; values are checked when they are read.
 
         Args:
-            path: a `.pt`, `.pth`, `.bin` or `.safetensors` file.
+            path: a `.pt`, `.pth`, `.bin` or `.safetensors` file, or a diffusers folder.
             options: what the caller wants checked.
         Raises:
             ArtifactError: unreadable, or a tensor is missing, extra or misshaped.
@@ -63,7 +64,14 @@ class Checkpoint:
         """
         options = options or CheckpointOptions()
         self.path = Path(path)
-        self._tensors, metadata = _open(self.path)
+        read = read_diffusers_folder if self.path.is_dir() else open_tensor_file
+        contents = read(self.path)
+        self._tensors, self.files = contents.tensors, contents.files
+        metadata = contents.metadata
+        if METADATA_KEY in metadata:
+            raise ArtifactError(
+                f"{path}: an artifact, already quantized; needed a full-precision checkpoint"
+            )
         self.config = _checked_config(self.path, self._tensors, metadata, options)
         self.label_names = options.label_names or _label_names(metadata)
         check_labels(self.path, self.label_names, self.config)
@@ -73,9 +81,12 @@ class Checkpoint:
 
     @property
     def sha256(self) -> str:
-        """Hash of the whole file."""
+        """Hash of the whole file; of a folder, the hash of its files' hashes and names.
+
+        The latter is what `sha256sum FILE .. | sha256sum` tells in that folder, files in order.
+        """
         if self._sha256 is None:
-            self._sha256 = sha256_of_file(self.path)
+            self._sha256 = _sha256_of_files(self.path, self.files)
         return self._sha256
 
     def quantized_layer(self, name: str) -> QuantizedLayer | None:
@@ -86,7 +97,7 @@ class Checkpoint:
         """Read one tensor as float32; ArtifactError if it is absent or not finite."""
         if name not in self._tensors:
             raise ArtifactError(f"{self.path}: no tensor {name}")
-        value = self._tensors[name].float()
+        value = self._tensors[name].read().float()
         if not torch.isfinite(value).all():
             bad = int((~torch.isfinite(value)).sum())
             raise ArtifactError(
@@ -104,50 +115,17 @@ class Checkpoint:
         return {name: self.torch_tensor(name) for name in self.config.tensor_shapes()}
 
 
-def _open(path: Path) -> tuple[Mapping[str, torch.Tensor], dict[str, str]]:
-    """Tensors by name, and the text metadata of a safetensors file."""
-    if not path.is_file():
-        raise ArtifactError(f"{path}: no such file")
-    if path.suffix == ".safetensors":
-        try:
-            with safe_open(path, framework="pt") as file:
-                names, metadata = list(file.keys()), dict(file.metadata() or {})
-                return {name: file.get_tensor(name) for name in names}, metadata
-        except (SafetensorError, OSError) as error:
-            raise ArtifactError(
-                f"{path}: not a whole safetensors file ({error}); copy or download it again"
-            ) from None
-    return _open_torch(path), {}
-
-
-def _open_torch(path: Path) -> Mapping[str, torch.Tensor]:
-    """A torch file's state dict, mapped from disk where its format allows."""
-    try:
-        loaded = torch.load(
-            path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
-        )
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ArtifactError(
-            f"{path}: torch cannot read it as plain tensors ({reason}); "
-            "needed a state dict saved by torch.save, whole and without other objects"
-        ) from None
-    if isinstance(loaded, Mapping) and isinstance(loaded.get("ema"), Mapping):
-        loaded = loaded["ema"]
-    if not isinstance(loaded, Mapping):
-        raise ArtifactError(f"{path}: holds a {type(loaded).__name__}, needed a state dict")
-    foreign = [str(k) for k, v in loaded.items() if not isinstance(v, torch.Tensor)]
-    if foreign:
-        raise ArtifactError(
-            f"{path}: entries {foreign[:3]} are no tensors; needed a flat state dict or one "
-            'under the key "ema"'
-        )
-    return loaded
+def _sha256_of_files(path: Path, files: tuple[Path, ...]) -> str:
+    """Hash of a checkpoint of one file, or of a folder's files."""
+    if path.is_file():
+        return sha256_of_file(path)
+    lines = [f"{sha256_of_file(file)}  {file.relative_to(path).as_posix()}\n" for file in files]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def _checked_config(
     path: Path,
-    tensors: Mapping[str, torch.Tensor],
+    tensors: Mapping[str, StoredTensor],
     metadata: Mapping[str, str],
     options: CheckpointOptions,
 ) -> ModelConfig:
@@ -165,7 +143,7 @@ def _checked_config(
         found = tuple(tensors[name].shape)
         if found != shape:
             raise ArtifactError(f"{path}: {name} has shape {found}, needed {shape}")
-        if not tensors[name].is_floating_point():
+        if not tensors[name].dtype.is_floating_point:
             raise ArtifactError(f"{path}: {name} is {tensors[name].dtype}, needed floating point")
     _check_options(path, config, options)
     return config
@@ -173,7 +151,7 @@ def _checked_config(
 
 def _config_from_shapes(
     path: Path,
-    tensors: Mapping[str, torch.Tensor],
+    tensors: Mapping[str, StoredTensor],
     metadata: Mapping[str, str],
     options: CheckpointOptions,
 ) -> ModelConfig:
@@ -198,7 +176,7 @@ def _config_from_shapes(
         patch_size=patch_size,
         in_channels=in_channels,
         hidden_size=hidden_size,
-        depth=max(blocks) + 1,
+        depth=len(blocks),
         num_heads=_num_heads(path, hidden_size, metadata, options),
         mlp_ratio=mlp_size / hidden_size,
         num_classes=table_rows - 1,
@@ -207,7 +185,7 @@ def _config_from_shapes(
 
 
 def _shape(
-    path: Path, tensors: Mapping[str, torch.Tensor], name: str, rank: int
+    path: Path, tensors: Mapping[str, StoredTensor], name: str, rank: int
 ) -> tuple[int, ...]:
     """Shape of a tensor that every DiT has."""
     if name not in tensors:
@@ -225,14 +203,19 @@ def _shape(
 def _num_heads(
     path: Path, hidden_size: int, metadata: Mapping[str, str], options: CheckpointOptions
 ) -> int:
-    """Heads are not visible in any shape: option, then metadata, then the paper's table."""
-    if options.num_heads is not None:
-        return options.num_heads
+    """Heads are not visible in any shape: metadata or option, then the paper's table."""
     if "config" in metadata:
         try:
-            return int(json.loads(metadata["config"])["num_heads"])
+            num_heads = int(json.loads(metadata["config"])["num_heads"])
         except (ValueError, KeyError, TypeError):
             raise ArtifactError(f"{path}: metadata 'config' holds no valid num_heads") from None
+        if options.num_heads not in (None, num_heads):
+            raise OptionError(
+                f"{path}: has {num_heads} heads, the option says {options.num_heads}; leave it out"
+            )
+        return num_heads
+    if options.num_heads is not None:
+        return options.num_heads
     if hidden_size in _HEADS_BY_HIDDEN_SIZE:
         return _HEADS_BY_HIDDEN_SIZE[hidden_size]
     raise OptionError(

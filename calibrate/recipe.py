@@ -16,6 +16,7 @@ from .losses import RATIO_LOSSES
 
 ASSIGNMENT_STARTS = ("nearest", "feedback")
 SCOPES = ("block", "model")
+OPTIMIZERS = ("adam", "rmsprop")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +29,8 @@ class Recipe:
     `freeze_threshold` (None: decide at the end only), `layer_freeze_share` (a layer is decided when
     so many of its sub-vectors are), `joint_codebook` (codebooks train while ratios are open).
     Soft stage: `scope` "block" (one block at a time on its own inputs) or "model" (whole student,
-    loss over all block outputs), `soft_steps`, `batch_size`, `ratio_lr`, `codebook_lr`.
+    loss over all block outputs), `optimizer`, `soft_steps`, `batch_size`, `ratio_lr`,
+    `codebook_lr` (biases too).
     Distillation: `distill_steps` of codebooks and biases on the model's output, `distill_lr`,
     `distill_batch_size`.
     Data: `num_trajectories`, `trajectory_steps`, `guidance_range`, `null_share`, `pool_tokens`
@@ -47,6 +49,7 @@ class Recipe:
     layer_freeze_share: float
     joint_codebook: bool
     scope: str
+    optimizer: str
     soft_steps: int
     batch_size: int
     ratio_lr: float
@@ -67,6 +70,7 @@ class Recipe:
             (self.ratio_start, RATIO_STARTS, "ratio start"),
             (self.ratio_loss, RATIO_LOSSES, "ratio loss"),
             (self.scope, SCOPES, "scope"),
+            (self.optimizer, OPTIMIZERS, "optimizer"),
         ):
             if value not in allowed:
                 raise OptionError(f"{name} {value!r} is unknown; needed one of {allowed}")
@@ -83,6 +87,12 @@ class Recipe:
         """Whether any stage looks at the teacher's trajectories."""
         trains = self.soft_steps > 0 and self.num_candidates > 1
         return trains or self.distill_steps > 0 or self.assignment_start == "feedback"
+
+    @property
+    def block_steps(self) -> int:
+        """Pieces of work that one block stands for in the progress of the blocks."""
+        is_soft = self.scope == "block" and self.num_candidates > 1
+        return max(self.soft_steps, 1) if is_soft else 1
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for the artifact's metadata."""
@@ -102,6 +112,7 @@ _PAPER = Recipe(
     layer_freeze_share=1.0,
     joint_codebook=True,
     scope="model",
+    optimizer="rmsprop",
     soft_steps=500,
     batch_size=16,
     ratio_lr=5e-2,
@@ -133,18 +144,19 @@ _VQ4DIT = Recipe(
     kmeans_iterations=12,
     kmeans_sample=16384,
     num_candidates=2,
-    ratio_start="inverse_distance",
+    ratio_start="chosen",
     ratio_loss="reference",
-    ratio_loss_weight=0.05,
-    freeze_threshold=0.95,
+    ratio_loss_weight=0.1,
+    freeze_threshold=0.99,
     layer_freeze_share=0.99,
     joint_codebook=True,
     scope="block",
-    soft_steps=40,
+    optimizer="adam",
+    soft_steps=80,
     batch_size=64,
-    ratio_lr=5e-2,
-    codebook_lr=5e-4,
-    distill_steps=300,
+    ratio_lr=0.1,
+    codebook_lr=1e-3,
+    distill_steps=200,
     distill_batch_size=64,
     distill_lr=1.5e-3,
     num_trajectories=128,

@@ -22,7 +22,7 @@ from vq4dit.plugins.layout import CONFIGURATIONS
 
 from .artifact import ArtifactInfo, save_artifact
 from .blocks import replace_linear
-from .blockwise import Streams, calibrate_block, skip_block
+from .blockwise import SoftStep, Streams, calibrate_block, skip_block
 from .checkpoint import Checkpoint, CheckpointOptions
 from .distillation import Distiller
 from .dit import DiT
@@ -30,6 +30,7 @@ from .layer import VQLinear
 from .modelwise import calibrate_model
 from .progress import Progress, silent
 from .recipe import Recipe, recipe_by_name
+from .source import open_checkpoint
 from .start import LayerSpec, layer_spec
 from .summary import CalibrationSummary, peak_rss_bytes, weight_errors
 from .trajectory import Trajectories, condition_moment, draw_batch, sample_trajectories
@@ -55,7 +56,7 @@ def calibrate(
     """Quantize a full-precision checkpoint and write the artifact.
 
     Args:
-        checkpoint: file that `calibrate.checkpoint.Checkpoint` reads.
+        checkpoint: file or folder that `calibrate.source.open_checkpoint` takes.
         output: `NAME.vq.safetensors`; written whole or not at all.
         bits: 1, 2, 3 or 4 bits of assignment per weight.
         recipe: a name of `calibrate.recipe.RECIPES` or a Recipe; "kmeans" is the uncalibrated
@@ -76,7 +77,7 @@ def calibrate(
     if not output.parent.is_dir():
         raise OptionError(f"{output}: the folder {output.parent} does not exist; create it first")
     chosen = recipe if isinstance(recipe, Recipe) else recipe_by_name(recipe)
-    source = Checkpoint(checkpoint, options)
+    source = open_checkpoint(checkpoint, options)
     settings = {
         "source_sha256": source.sha256,
         "bits": bits,
@@ -167,6 +168,7 @@ class _Run:
         layers: dict[str, VQLinear] = {}
         streams = None if trajectories is None else self._streams(trajectories)
         depth = self._source.config.depth
+        steps = self._recipe.block_steps
         for index in range(depth):
             unit = f"block-{index:03d}"
             specs = self._specs(index)
@@ -179,16 +181,22 @@ class _Run:
                     streams,
                     self._recipe,
                     self._seed,
-                    report=lambda step: self.soft.append(asdict(step)),
+                    report=lambda step, start=index * steps: self._soft_step(step, start),
                 )
                 if not any(layer.is_soft for layer in done.values()):
                     self._workspace.save_layers(unit, done)
             elif streams is not None:
                 skip_block(self._source, index, done, streams)
             layers |= done
-            last = self.soft[-1] if self.soft else {}
-            self._progress("blocks", index + 1, depth, **last)
+            self._progress("blocks", (index + 1) * steps, depth * steps)
         return layers
+
+    def _soft_step(self, step: SoftStep, start: int) -> None:
+        """Keep a step's numbers and tell how far the blocks are."""
+        self.soft.append(asdict(step))
+        steps, depth = self._recipe.block_steps, self._source.config.depth
+        done = start + (len(self.soft) - 1) % steps + 1
+        self._progress("blocks", done, depth * steps, **self.soft[-1])
 
     def _specs(self, index: int) -> dict[str, LayerSpec]:
         """Layout and row groups of a block's linears by full name."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from vq4dit.atomic_file import atomic_path
 from vq4dit.errors import ArtifactError
 
 from .layer import VQLinear
@@ -44,7 +44,7 @@ class Workspace:
         else:
             shutil.rmtree(self.folder, ignore_errors=True)
             self.folder.mkdir(parents=True)
-            _write_atomically(path, lambda temporary: temporary.write_text(text))
+            _write(path, lambda temporary: temporary.write_text(text))
 
     def save_layers(self, unit: str, layers: dict[str, VQLinear]) -> None:
         """Store the hard layers of a finished unit."""
@@ -74,9 +74,7 @@ class Workspace:
     def save_tensors(self, unit: str, tensors: dict[str, Tensor]) -> None:
         """Store named tensors of a unit."""
         content = {name: tensor.contiguous() for name, tensor in tensors.items()}
-        _write_atomically(
-            self.folder / f"{unit}.safetensors", lambda temporary: save_file(content, temporary)
-        )
+        _write(self.folder / f"{unit}.safetensors", lambda temporary: save_file(content, temporary))
 
     def load_tensors(self, unit: str) -> dict[str, Tensor] | None:
         """Named tensors of a unit, None if it is not there or cannot be read."""
@@ -110,17 +108,12 @@ def _check_settings(path: Path, needed: str) -> None:
     )
 
 
-def _write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    """Write through a temporary file in the same folder, fsync, rename."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+def _write(path: Path, write: Callable[[Path], Any]) -> None:
+    """Write a file of the workspace whole or not at all."""
     try:
-        write(temporary)
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        with atomic_path(path) as temporary:
+            write(temporary)
     except (OSError, SafetensorError) as error:
         raise ArtifactError(
             f"{path}: could not be written ({error}); free space and go on with --resume"
         ) from error
-    finally:
-        temporary.unlink(missing_ok=True)

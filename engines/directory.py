@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from vq4dit.atomic_file import umask
 from vq4dit.errors import ArtifactError, OptionError
 
 from .manifest import MANIFEST_NAME, load_manifest
@@ -59,7 +60,7 @@ def new_directory(out_dir: Path) -> Iterator[Path]:
         work = Path(
             tempfile.mkdtemp(prefix=f".{out_dir.name}.", suffix=".building", dir=out_dir.parent)
         )
-        work.chmod(0o777 & ~_umask())
+        work.chmod(0o777 & ~umask())
         yield work
         _sync(work)
         check_replaceable(out_dir)
@@ -106,10 +107,3 @@ def _sync_entry(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def _umask() -> int:
-    """The process's file mode mask; it can only be read by setting it."""
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask

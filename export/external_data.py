@@ -16,6 +16,8 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from vq4dit.atomic_file import atomic_path
+
 #: Tensors of at least this many bytes start at a page, so that mapping one touches no other.
 PAGE_BYTES = 4096
 
@@ -88,12 +90,5 @@ class ExternalData:
 
 def write_model(model: onnx.ModelProto, path: Path) -> None:
     """Serialize a model to `path`: to a temporary file, then renamed; the same bytes each time."""
-    staging = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with staging.open("wb") as file:
-            file.write(model.SerializeToString(deterministic=True))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(staging, path)
-    finally:
-        staging.unlink(missing_ok=True)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(model.SerializeToString(deterministic=True))

@@ -130,7 +130,7 @@ def _pack_rows(indices: NDArray[np.uint8], layout: Layout) -> NDArray[np.uint8]:
         return indices
     if layout.index_bits == 4:
         padded = np.pad(indices, ((0, 0), (0, -indices.shape[1] % 2)))
-        return padded[:, 0::2] | (padded[:, 1::2] << 4)
+        return padded[:, 0::2] | (padded[:, 1::2] << np.uint8(4))
     padded = np.pad(indices, ((0, 0), (0, -indices.shape[1] % 4)))
     a, b, c, d = (padded[:, i::4] for i in range(4))
     three = np.stack([a | (b << 6), (b >> 2) | (c << 4), (c >> 4) | (d << 2)], axis=-1)

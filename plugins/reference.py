@@ -71,12 +71,12 @@ def codebook_gemm(
         raise ValueError(f"activation {activation!r} is unknown; needed one of {ACTIVATIONS}")
     if x.ndim < 1 or x.shape[-1] != layout.in_features:
         raise ShapeError(f"x has shape {x.shape}, needed (..., {layout.in_features})")
-    work = np.float64 if x.dtype == np.float64 else np.float32
-    weight = codebook_decode(codebook, assignments, layout=layout).astype(work)
+    work = np.dtype(np.float64 if x.dtype == np.float64 else np.float32)
+    weight: NDArray[Any] = codebook_decode(codebook, assignments, layout=layout).astype(work)
     if bias.shape != (len(weight),):
         raise ShapeError(f"bias has shape {bias.shape}, needed ({len(weight)},)")
-    y = x.astype(work) @ weight.T + bias.astype(work)
-    return _activate(y, activation).astype(x.dtype)
+    y: NDArray[Any] = np.matmul(x.astype(work), weight.T) + bias.astype(work)
+    return _activate(y, activation).astype(x.dtype, copy=False)
 
 
 def codebook_gemm_residual(
@@ -106,7 +106,8 @@ def codebook_gemm_residual(
         raise ShapeError(f"residual has shape {residual.shape}, needed {y.shape} with x (B, S, I)")
     if gate.shape != (y.shape[0], y.shape[2]):
         raise ShapeError(f"gate has shape {gate.shape}, needed {(y.shape[0], y.shape[2])}")
-    return (residual + gate[:, None, :] * y).astype(residual.dtype)
+    sum_: NDArray[Any] = residual + gate[:, None, :] * y
+    return sum_.astype(residual.dtype, copy=False)
 
 
 def check_codebook(codebook: NDArray[Any], layout: Layout) -> None:
@@ -121,8 +122,7 @@ def check_codebook(codebook: NDArray[Any], layout: Layout) -> None:
 def _activate(y: NDArray[Any], activation: str) -> NDArray[Any]:
     """Apply an activation element by element; gelu_tanh as Hendrycks & Gimpel 2016, section 2."""
     if activation == "gelu_tanh":
-        inner = np.sqrt(2 / np.pi) * (y + 0.044715 * y**3)
-        return 0.5 * y * (1 + np.tanh(inner))
-    if activation == "silu":
-        return y / (1 + np.exp(-np.clip(y, -80, None)))
+        y = 0.5 * y * (1 + np.tanh(np.sqrt(2 / np.pi) * (y + 0.044715 * y**3)))
+    elif activation == "silu":
+        y = y / (1 + np.exp(-np.clip(y, -80, None)))
     return y

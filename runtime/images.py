@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vq4dit.atomic_file import atomic_path
 from vq4dit.errors import OptionError, Vq4ditError
 
 #: Channels that a PNG can hold: grey and RGB.
@@ -59,17 +59,8 @@ def save_png(path: Path, image: NDArray[np.uint8], text: Mapping[str, Any]) -> N
     for key, value in text.items():
         info.add_itxt(key, str(value))
     pixels = image[:, :, 0] if image.shape[2] == 1 else image
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            Image.fromarray(pixels).save(stream, format="PNG", pnginfo=info)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with atomic_path(path) as temporary:
+        Image.fromarray(pixels).save(temporary, format="PNG", pnginfo=info)
 
 
 def check_writable(path: Path) -> None:
@@ -81,10 +72,3 @@ def check_writable(path: Path) -> None:
         raise OptionError(f"{path}: the folder {parent} does not exist; make it first")
     if not os.access(parent, os.W_OK | os.X_OK):
         raise OptionError(f"{path}: the folder {parent} is not writable; choose another output")
-
-
-def _umask() -> int:
-    """The process's file mode mask; it can only be read by setting it."""
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask

@@ -8,7 +8,9 @@ import torch
 from safetensors.torch import save_file
 
 from vq4dit.calibrate.dit import DiT
+from vq4dit.calibrate.layer import VQLinear
 from vq4dit.model_config import ModelConfig
+from vq4dit.plugins import CONFIGURATIONS, Layout, default_group_order
 
 TINY = ModelConfig(
     input_size=4, patch_size=2, in_channels=4, hidden_size=32, depth=2, num_heads=2, num_classes=3
@@ -38,3 +40,23 @@ def save_checkpoint(path: Path, config: ModelConfig = TINY, seed: int = 0) -> Pa
     metadata = {"config": f'{{"num_heads": {config.num_heads}}}', "scaling_factor": "1.0"}
     save_file(random_state(config, seed), path, metadata=metadata)
     return path
+
+
+def random_vq_linear(bits=2, row_groups=3, candidates=2, rows=12, columns=64, seed=0):
+    """A soft VQLinear with random codewords, candidates and ratios."""
+    size, length = CONFIGURATIONS[bits]
+    generator = torch.Generator().manual_seed(seed)
+    layout = Layout(
+        in_features=columns,
+        codebook_size=size,
+        sub_vector_len=length,
+        group_order=default_group_order(columns, length),
+    )
+    shape = (rows, layout.num_sub_vectors, candidates)
+    return VQLinear(
+        codebook=torch.randn(row_groups, size, length, generator=generator).half().float(),
+        candidates=torch.randint(size, shape, generator=generator),
+        ratio_logits=torch.randn(shape, generator=generator),
+        bias=torch.randn(rows, generator=generator),
+        layout=layout,
+    )

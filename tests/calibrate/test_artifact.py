@@ -8,7 +8,7 @@ import pytest
 from safetensors.numpy import save_file
 from support_calibrate import TINY, random_state
 
-from vq4dit.calibrate import artifact as artifact_module
+from vq4dit import atomic_file
 from vq4dit.calibrate.artifact import Artifact, ArtifactInfo, save_artifact
 from vq4dit.calibrate.source import open_weights
 from vq4dit.errors import ArtifactError
@@ -217,7 +217,7 @@ def test_disk_full_leaves_nothing(tmp_path, monkeypatch):
     target = tmp_path / "x.vq.safetensors"
     save_artifact(target, *_content(seed=1))
     before = target.read_bytes()
-    monkeypatch.setattr(artifact_module.os, "fsync", no_space)
+    monkeypatch.setattr(atomic_file.os, "fsync", no_space)
     with pytest.raises(ArtifactError, match="No space left.*nothing was left"):
         save_artifact(target, *_content())
     assert target.read_bytes() == before

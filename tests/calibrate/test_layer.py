@@ -3,38 +3,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from support_calibrate import random_vq_linear
 
 from vq4dit.calibrate.candidates import nearest_candidates, starting_logits
-from vq4dit.calibrate.layer import VQLinear
 from vq4dit.calibrate.losses import ratio_loss, relative_error
 from vq4dit.errors import OptionError
-from vq4dit.plugins import CONFIGURATIONS, Layout, default_group_order
 from vq4dit.plugins.packing import weight_from_sub_vectors
-
-
-def _layer(bits=2, row_groups=3, candidates=2, rows=12, columns=64, seed=0):
-    size, length = CONFIGURATIONS[bits]
-    generator = torch.Generator().manual_seed(seed)
-    layout = Layout(
-        in_features=columns,
-        codebook_size=size,
-        sub_vector_len=length,
-        group_order=default_group_order(columns, length),
-    )
-    shape = (rows, layout.num_sub_vectors, candidates)
-    return VQLinear(
-        codebook=torch.randn(row_groups, size, length, generator=generator).half().float(),
-        candidates=torch.randint(size, shape, generator=generator),
-        ratio_logits=torch.randn(shape, generator=generator),
-        bias=torch.randn(rows, generator=generator),
-        layout=layout,
-    )
 
 
 @pytest.mark.parametrize("bits", [1, 2, 3, 4])
 @pytest.mark.parametrize("row_groups", [1, 3])
-def test_hard_weight_equals_the_stored_layer(bits, row_groups):
-    layer = _layer(bits, row_groups)
+def test_hard_weight_equals_the_storedrandom_vq_linear(bits, row_groups):
+    layer = random_vq_linear(bits, row_groups)
     layer.harden()
     np.testing.assert_array_equal(layer.weight().detach().numpy(), layer.quantized().weight())
     x = torch.randn(5, 64)
@@ -43,7 +23,7 @@ def test_hard_weight_equals_the_stored_layer(bits, row_groups):
 
 
 def test_soft_weight_is_the_average_by_ratios():
-    layer = _layer(candidates=3)
+    layer = random_vq_linear(candidates=3)
     ratios = layer.ratio_logits.softmax(-1).detach().numpy()  # (O * G, n)
     flat = layer.codebook.detach().flatten(0, 1).numpy()
     parts = (ratios[..., None] * flat[layer.codewords.numpy()]).sum(1)
@@ -52,7 +32,7 @@ def test_soft_weight_is_the_average_by_ratios():
 
 
 def test_row_groups_use_their_own_codebook():
-    layer = _layer(row_groups=3, rows=12)
+    layer = random_vq_linear(row_groups=3, rows=12)
     layer.harden()
     with torch.no_grad():
         layer.codebook[1:] = 0
@@ -62,7 +42,7 @@ def test_row_groups_use_their_own_codebook():
 
 
 def test_frozen_sub_vectors_are_one_hot_and_get_no_gradient():
-    layer = _layer()
+    layer = random_vq_linear()
     share = layer.freeze(0.8)
     assert 0 < share < 1
     best = layer.ratio_logits.softmax(-1).max(-1).values
@@ -76,7 +56,7 @@ def test_frozen_sub_vectors_are_one_hot_and_get_no_gradient():
 
 
 def test_harden_takes_the_highest_ratio():
-    layer = _layer()
+    layer = random_vq_linear()
     best = layer.ratio_logits.argmax(-1, keepdim=True)
     expected = layer.codewords.gather(1, best)
     layer.harden()
@@ -101,6 +81,8 @@ def test_starting_ratios():
     torch.testing.assert_close(starting_logits(distances, "uniform").softmax(-1)[0, 0].item(), 0.5)
     ratios = starting_logits(distances, "inverse_distance").softmax(-1)
     torch.testing.assert_close(ratios[0], torch.tensor([0.75, 0.25]), rtol=1e-4, atol=1e-4)
+    ratios = starting_logits(torch.ones(2, 3), "chosen").softmax(-1)
+    torch.testing.assert_close(ratios[1], torch.tensor([0.9, 0.05, 0.05]))
     with pytest.raises(OptionError, match="'best' is unknown"):
         starting_logits(distances, "best")
 

@@ -75,5 +75,7 @@ def test_pictures_show_every_engine_and_class(done):
 
 @pytest.mark.parametrize("channels", ["0", "-1", "some"])
 def test_cfg_channels_out_of_range_are_refused(channels, tmp_path, capsys):
-    assert main(["demo", "-o", str(tmp_path), f"--cfg-channels={channels}"]) == 2
-    assert "needed a positive number or 'all'" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as end:
+        main(["demo", "-o", str(tmp_path), f"--cfg-channels={channels}"])
+    assert end.value.code == 2
+    assert "needed a number from 1, or all" in capsys.readouterr().err

@@ -74,8 +74,8 @@ def test_build_of_a_checkpoint_needs_weights_and_an_artifact_none(tmp_path, caps
     [
         (["--target", "gpu"], "target 'gpu' is unknown"),
         (["--target", "tensorrt"], "target 'tensorrt' is not available"),
-        (["--cfg-channels", "0"], "--cfg-channels is '0'"),
-        (["--cfg-channels", "some"], "needed a positive integer or all"),
+        (["--cfg-channels", "0"], "argument --cfg-channels: '0'"),
+        (["--cfg-channels", "some"], "needed a number from 1, or all"),
         (["--label-names", "no-such-file"], "no-such-file"),
     ],
 )

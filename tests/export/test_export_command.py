@@ -43,16 +43,24 @@ def test_step_and_decoder(checkpoint, vae, tmp_path, capsys):
         assert check_model(out / name).graph.node
 
 
+def exit_code(arguments):
+    """What the shell would see: argparse ends the program for options that it cannot parse."""
+    try:
+        return main(arguments)
+    except SystemExit as end:
+        return end.code
+
+
 @pytest.mark.parametrize(
-    "options, message",
+    "options, message, code",
     [
-        (["--cfg-channels", "0"], "--cfg-channels is '0'"),
-        (["--cfg-channels", "some"], "--cfg-channels is 'some'"),
-        (["--vae", "no-such-folder"], "config.json"),
+        (["--cfg-channels", "0"], "'0', needed a number from 1, or all", 2),
+        (["--cfg-channels", "some"], "'some', needed a number from 1, or all", 2),
+        (["--vae", "no-such-folder"], "config.json", 1),
     ],
 )
-def test_bad_options_leave_nothing(checkpoint, tmp_path, capsys, options, message):
-    assert main(["export", str(checkpoint), "-o", str(tmp_path / "out"), *options]) == 1
+def test_bad_options_leave_nothing(checkpoint, tmp_path, capsys, options, message, code):
+    assert exit_code(["export", str(checkpoint), "-o", str(tmp_path / "out"), *options]) == code
     error = capsys.readouterr().err
     assert message in error
     assert "Traceback" not in error
@@ -70,6 +78,6 @@ def test_a_vae_of_another_model(checkpoint, vae, tmp_path, capsys):
 def test_a_directory_in_use_is_left_alone(checkpoint, tmp_path, capsys):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "note").write_text("mine")
-    assert main(["export", str(checkpoint), "-o", str(tmp_path / "out")]) == 1
+    assert main(["export", str(checkpoint), "-o", str(tmp_path / "out")]) == 2
     assert "is not empty" in capsys.readouterr().err
     assert (tmp_path / "out" / "note").read_text() == "mine"

@@ -12,6 +12,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vq4dit.commands.cfg_channels import add_cfg_channels_argument
 from vq4dit.errors import OptionError
 
 if TYPE_CHECKING:
@@ -37,11 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--no-cfg", action="store_true", help="no classifier-free guidance: half the work per step"
     )
-    parser.add_argument(
-        "--cfg-channels",
-        default="3",
-        help="leading latent channels that guidance acts on, or all (3 as in the public sampler)",
-    )
+    add_cfg_channels_argument(parser, default="3")
     parser.add_argument(
         "--label-names", type=Path, help="text file with one label name per line, class 0 first"
     )
@@ -55,7 +52,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from vq4dit.label_names import read_label_names
 
     require_target(args.target)  # before minutes of reading
-    cfg_channels = _cfg_channels(args.cfg_channels)
+    cfg_channels = args.cfg_channels
     names = None if args.label_names is None else read_label_names(args.label_names)
     source = open_weights(args.source)
     _check_weights_option(args.source, source, args.weights)
@@ -103,14 +100,6 @@ def _check_weights_option(path: Path, source: WeightSource, weights: str | None)
             f"{path} is not quantized; calibrate it first (`vq4dit calibrate {path} -o "
             "X.vq.safetensors`), or build it as it is with --weights fp32"
         )
-
-
-def _cfg_channels(text: str) -> int | None:
-    if text == "all":
-        return None
-    if not text.isdecimal() or int(text) < 1:
-        raise OptionError(f"--cfg-channels is {text!r}, needed a positive integer or all")
-    return int(text)
 
 
 def _mean_bits(bits_per_weight: dict[str, float], source: WeightSource) -> float:

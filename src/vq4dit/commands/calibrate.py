@@ -1,7 +1,8 @@
 """Quantize a DiT checkpoint: codebooks and assignments for every linear of every block.
 
-Takes facebookresearch checkpoints (.pt or .safetensors). The result, NAME.vq.safetensors, goes to
-`vq4dit build`. No data set is needed: the model's own sampling trajectories calibrate it.
+Takes facebookresearch checkpoints (.pt or .safetensors) and diffusers folders. The result,
+NAME.vq.safetensors, goes to `vq4dit build`. No data set is needed: the model's own sampling
+trajectories calibrate it.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ logger = logging.getLogger(__name__)
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `vq4dit calibrate`."""
-    parser.add_argument("checkpoint", type=Path, help="DiT checkpoint, .pt or .safetensors")
+    parser.add_argument(
+        "checkpoint", type=Path, help="DiT checkpoint: .pt, .safetensors or diffusers folder"
+    )
     parser.add_argument("-o", "--output", type=Path, required=True, help="NAME.vq.safetensors")
     parser.add_argument("--bits", type=int, choices=(1, 2, 3, 4), default=2, help="per weight")
     parser.add_argument(

@@ -16,7 +16,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import BackendUnavailable, OptionError
+from ..errors import BackendUnavailable
+from .cfg_channels import add_cfg_channels_argument
 from .evaluate import add_sampling_arguments, metrics_table, run_evaluation, write_report
 
 if TYPE_CHECKING:
@@ -41,11 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--bits", type=int, choices=(1, 2, 3, 4), default=2, help="per weight")
     parser.add_argument("--recipe", default="vq4dit", help="of the calibrated variant")
     parser.add_argument("--target", choices=("cpu", "onnx"), default="cpu", help="of the engines")
-    parser.add_argument(
-        "--cfg-channels",
-        default="all",
-        help="leading latent channels that guidance acts on, a number or 'all'",
-    )
+    add_cfg_channels_argument(parser, default="all")
     add_sampling_arguments(parser)
 
 
@@ -55,7 +52,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from ..calibrate.source import open_weights
     from ..json_file import write_json
 
-    channels = _cfg_channels(args.cfg_channels)
+    channels = args.cfg_channels
     _require_modules()
     args.output.mkdir(parents=True, exist_ok=True)
     seconds: dict[str, float] = {}
@@ -155,15 +152,6 @@ def _require_modules() -> None:
         raise BackendUnavailable(
             f"the demonstration needs {', '.join(missing)}; pip install 'vq4dit[calibrate]'"
         )
-
-
-def _cfg_channels(text: str) -> int | None:
-    """A number of channels, or None for all."""
-    if text == "all":
-        return None
-    if not text.isdecimal() or int(text) < 1:
-        raise OptionError(f"--cfg-channels is {text!r}, needed a positive number or 'all'")
-    return int(text)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import OptionError
+from .cfg_channels import add_cfg_channels_argument
 
 _log = logging.getLogger(__name__)
 
@@ -27,17 +28,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--vae", type=Path, help="folder of a diffusers AutoencoderKL to decode with"
     )
     parser.add_argument("--no-cfg", action="store_true", help="no classifier-free guidance inside")
-    parser.add_argument(
-        "--cfg-channels",
-        default="3",
-        metavar="N|all",
-        help="leading channels that guidance acts on: 3 as the original sampler, all as diffusers",
-    )
+    add_cfg_channels_argument(parser, default="3")
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Export into a new directory and check each file."""
-    channels = _cfg_channels(args.cfg_channels)
+    channels = args.cfg_channels
     if args.output.is_dir() and any(args.output.iterdir()):
         raise OptionError(f"{args.output} is not empty; choose another -o, or empty it")
     from vq4dit.calibrate.source import open_weights
@@ -75,16 +71,3 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         "image_shape": image_shape,
         "files": files,
     }
-
-
-def _cfg_channels(text: str) -> int | None:
-    """The option's value: a number of channels, None for all."""
-    if text == "all":
-        return None
-    try:
-        number = int(text)
-    except ValueError:
-        number = 0
-    if number < 1:
-        raise OptionError(f"--cfg-channels is {text!r}, needed a number from 1, or all")
-    return number

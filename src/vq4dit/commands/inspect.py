@@ -9,12 +9,13 @@ from __future__ import annotations
 import argparse
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ..errors import OptionError
 
 if TYPE_CHECKING:
     from ..accounting import LayerSize, ModelSize
+    from ..calibrate.checkpoint import Checkpoint
 
 _DTYPE_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I8": 1, "U8": 1}
 
@@ -136,12 +137,13 @@ def _from_weights(args: argparse.Namespace) -> tuple[dict[str, Any], ModelSize]:
 
         options = CheckpointOptions(num_heads=args.num_heads)
     source = open_weights(path, options)
+    files = (path,) if isinstance(source, Artifact) else cast("Checkpoint", source).files
     size = size_from_weights(source, _stored_bytes(path) if is_safetensors else None)
     result: dict[str, Any] = {
         "kind": "artifact" if isinstance(source, Artifact) else "checkpoint",
         "model": source.config.to_dict(),
         "sha256": source.sha256,
-        "file_bytes": path.stat().st_size,
+        "file_bytes": sum(file.stat().st_size for file in files),
     }
     if isinstance(source, Artifact):
         result["source_sha256"] = source.info.source_sha256
