@@ -5,6 +5,7 @@ import json
 import os
 import pickle
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -385,7 +386,6 @@ def test_opening_reads_no_values(saved, monkeypatch):
 
 def _counted(contents, read):
     """The same contents; each read appends to a list."""
-    from dataclasses import replace
 
     def counting(stored):
         return replace(stored, read=lambda: (read.append(stored.shape), stored.read())[1])

@@ -38,7 +38,7 @@ def test_writes_an_artifact_and_tells_what_it_did(checkpoint, tmp_path, capsys, 
         (["--model", "DiT-XL/2"], 2, "is not DiT-XL/2: hidden_size 32 (needed 1152)"),
         (["--model", "nonsense"], 2, "known are DiT-S/2"),
         (["--label-names", "no-such-file"], 1, "no-such-file"),
-        (["--num-heads", "3"], 1, "must be a multiple of num_heads 3"),
+        (["--num-heads", "3"], 2, "has 2 heads, the option says 3"),
     ],
 )
 def test_bad_options(checkpoint, tmp_path, capsys, options, code, message):
