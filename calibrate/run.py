@@ -32,7 +32,13 @@ from .progress import Progress, silent
 from .recipe import Recipe, recipe_by_name
 from .source import open_checkpoint
 from .start import LayerSpec, layer_spec
-from .summary import CalibrationSummary, peak_rss_bytes, weight_errors
+from .summary import (
+    CalibrationSummary,
+    layer_sizes,
+    model_name,
+    peak_rss_bytes,
+    weight_errors,
+)
 from .trajectory import Trajectories, condition_moment, draw_batch, sample_trajectories
 from .workspace import Workspace
 
@@ -88,6 +94,7 @@ def calibrate(
     workspace = Workspace(output, settings, resume=resume)
     run = _Run(source, chosen, bits, seed, workspace, progress)
     layers = run.layers()
+    layer_bytes, bits_per_weight = layer_sizes(layers)
     summary = CalibrationSummary(
         recipe=chosen.name,
         bits=bits,
@@ -95,6 +102,9 @@ def calibrate(
         seconds={name: round(value, 1) for name, value in run.seconds.items()},
         peak_rss_bytes=peak_rss_bytes(),
         weight_error=weight_errors(source, layers),
+        model=model_name(source.config),
+        layer_bytes=layer_bytes,
+        bits_per_weight=bits_per_weight,
         soft=run.soft,
         distill=run.distill,
     )
@@ -193,10 +203,10 @@ class _Run:
 
     def _soft_step(self, step: SoftStep, start: int) -> None:
         """Keep a step's numbers and tell how far the blocks are."""
-        self.soft.append(asdict(step))
         steps, depth = self._recipe.block_steps, self._source.config.depth
-        done = start + (len(self.soft) - 1) % steps + 1
-        self._progress("blocks", done, depth * steps, **self.soft[-1])
+        done = start + len(self.soft) % steps + 1
+        self.soft.append({"block": start // steps, **asdict(step)})
+        self._progress("blocks", done, depth * steps, **asdict(step))
 
     def _specs(self, index: int) -> dict[str, LayerSpec]:
         """Layout and row groups of a block's linears by full name."""

@@ -5,10 +5,14 @@ from __future__ import annotations
 import resource
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
+
+from vq4dit.model_config import PRESETS, ModelConfig
 
 from .checkpoint import Checkpoint
 from .layer import VQLinear
@@ -18,8 +22,10 @@ from .layer import VQLinear
 class CalibrationSummary:
     """Seconds per stage, peak memory, curves, and each layer's relative weight error.
 
-    `weight_error` is |W - W_q|^2 / |W|^2 by layer; `soft` holds one row per step of the open ratios
-    (feature_loss, ratio_loss, frozen_share), `distill` the relative output error per step.
+    `weight_error` is |W - W_q|^2 / |W|^2 by layer, `layer_bytes` the bytes of its codebooks and
+    packed assignments, `bits_per_weight` the same over its weights. `soft` holds one row per step
+    of the open ratios (feature_loss, ratio_loss, frozen_share; with the block where each has its
+    own steps), `distill` the relative output error per step.
     """
 
     recipe: str
@@ -28,6 +34,9 @@ class CalibrationSummary:
     seconds: Mapping[str, float]
     peak_rss_bytes: int
     weight_error: Mapping[str, float]
+    model: str = ""
+    layer_bytes: Mapping[str, int] = field(default_factory=dict)
+    bits_per_weight: Mapping[str, float] = field(default_factory=dict)
     soft: list[dict[str, float]] = field(default_factory=list)
     distill: list[float] = field(default_factory=list)
 
@@ -37,7 +46,13 @@ class CalibrationSummary:
 
 
 def peak_rss_bytes() -> int:
-    """Largest resident memory of this process so far, in bytes."""
+    """Largest resident memory of this process so far, in bytes.
+
+    Linux tells it in /proc; getrusage there counts the memory of the process that started this one.
+    """
+    with suppress(OSError, StopIteration):
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return int(next(x for x in lines if x.startswith("VmHWM:")).split()[1]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 
@@ -51,3 +66,19 @@ def weight_errors(source: Checkpoint, layers: Mapping[str, VQLinear]) -> dict[st
         error = (layer.weight() - weight).square().sum() / weight.square().sum().clamp(min=1e-30)
         errors[name] = float(error)
     return errors
+
+
+def model_name(config: ModelConfig) -> str:
+    """The preset's name, "DiT-XL/2", whatever the picture size; other models by their sizes."""
+    for name, preset in PRESETS.items():
+        keys = ("hidden_size", "depth", "patch_size", "num_heads")
+        if all(getattr(preset, key) == getattr(config, key) for key in keys):
+            return name
+    return f"DiT {config.depth} x {config.hidden_size}, patch {config.patch_size}"
+
+
+def layer_sizes(layers: Mapping[str, VQLinear]) -> tuple[dict[str, int], dict[str, float]]:
+    """Bytes and bits per weight of each layer's codebooks and packed assignments."""
+    quantized = {name: layer.quantized() for name, layer in layers.items()}
+    num_bytes = {name: layer.num_bytes for name, layer in quantized.items()}
+    return num_bytes, {name: layer.bits_per_weight for name, layer in quantized.items()}

@@ -70,8 +70,8 @@ def new_directory(out_dir: Path) -> Iterator[Path]:
             shutil.rmtree(work, ignore_errors=True)
         if isinstance(error, OSError):
             message = (
-                f"{out_dir}: the engine was not built ({error}); nothing of it was left; "
-                "if the disk is full, free space and build again"
+                f"{out_dir}: could not be written ({error}); nothing of it was left; "
+                "if the disk is full, free space and try again"
             )
             raise OSError(message) from error
         raise

@@ -51,7 +51,11 @@ def grid_from_images(images: NDArray[np.uint8], columns: int | None = None) -> N
 
 
 def save_png(path: Path, image: NDArray[np.uint8], text: Mapping[str, Any]) -> None:
-    """Write (H, W, C) as PNG with text chunks: to a temporary file beside it, then renamed."""
+    """Write (H, W, C) as PNG with text chunks, whole or not at all.
+
+    Raises:
+        OSError: the disk does not take it; nothing is left.
+    """
     from PIL import Image
     from PIL.PngImagePlugin import PngInfo
 
@@ -59,8 +63,11 @@ def save_png(path: Path, image: NDArray[np.uint8], text: Mapping[str, Any]) -> N
     for key, value in text.items():
         info.add_itxt(key, str(value))
     pixels = image[:, :, 0] if image.shape[2] == 1 else image
-    with atomic_path(path) as temporary:
-        Image.fromarray(pixels).save(temporary, format="PNG", pnginfo=info)
+    try:
+        with atomic_path(path) as temporary:
+            Image.fromarray(pixels).save(temporary, format="PNG", pnginfo=info)
+    except OSError as error:
+        raise OSError(f"{path}: could not be written ({error}); nothing of it was left") from error
 
 
 def check_writable(path: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -44,6 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     try:
         result = import_module(f"vq4dit.commands.{args.command}").run(args)
+    except BrokenPipeError:
+        return _reader_left()
     except (Vq4ditError, OSError) as error:
         if args.debug:
             raise
@@ -52,7 +55,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"vq4dit {args.command}: interrupted", file=sys.stderr)
         return 1
-    return _finish(result, as_json=args.json)
+    try:
+        return _finish(result, as_json=args.json)
+    except BrokenPipeError:
+        return _reader_left()
 
 
 def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
@@ -78,5 +84,11 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
 def _finish(result: dict[str, Any], *, as_json: bool) -> int:
     """Print the result if asked; a command says failure by `"ok": False`."""
     if as_json:
-        print(json.dumps(result, indent=1, sort_keys=False, allow_nan=False))
+        print(json.dumps(result, indent=1, sort_keys=False, allow_nan=False), flush=True)
     return 0 if result.get("ok", True) else 1
+
+
+def _reader_left() -> int:
+    """Whoever read our output stopped (`| head`): say nothing more, also not when Python ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 1

@@ -1,4 +1,4 @@
-"""Progress of a calibration on a terminal: one bar with time left per stage, on stderr."""
+"""Progress of long work on a terminal: one bar with time left per stage, on stderr."""
 
 from __future__ import annotations
 

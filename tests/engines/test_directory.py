@@ -68,7 +68,7 @@ def test_full_disk_leaves_the_older_engine(tmp_path, old_engine, monkeypatch, ca
         return real(*args)
 
     monkeypatch.setattr(os, call, failing)
-    message = "engine was not built.*No space left.*nothing of it was left.*build again"
+    message = "could not be written.*No space left.*nothing of it was left.*try again"
     with pytest.raises(OSError, match=message), new_directory(old_engine) as work:
         _fill(work)
     assert _names(tmp_path) == ["engine"] and _names(old_engine) == before

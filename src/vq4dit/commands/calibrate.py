@@ -13,6 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import BackendUnavailable
+from .calibration_summary import (
+    add_report_argument,
+    check_report_path,
+    summary_table,
+    write_report_files,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--label-names", type=Path, default=None, help="text file, one label name per line"
     )
+    add_report_argument(parser)
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
@@ -62,6 +69,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         raise BackendUnavailable(
             f"calibration needs the module {error.name}; pip install 'vq4dit[calibrate]'"
         ) from None
+    if args.report is not None:
+        check_report_path(args.report)
     if args.threads is not None:
         torch.set_num_threads(args.threads)
     names = () if args.label_names is None else read_label_names(args.label_names)
@@ -78,7 +87,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             progress=bar,
         )
     size = args.output.stat().st_size
+    files = {} if args.report is None else write_report_files(args.report, summary)
     if not args.json:
-        seconds = ", ".join(f"{name} {value:.0f} s" for name, value in summary.seconds.items())
-        print(f"{args.output}: {size / 2**20:.2f} MiB, {args.bits} bits ({seconds})")
-    return {"output": str(args.output), "total_bytes": size, **summary.to_dict()}
+        print("\n".join(summary_table(summary)))
+        print(f"{args.output}: {size / 2**20:.2f} MiB")
+        print("\n".join(files.values()), end="\n" if files else "")
+    return {"output": str(args.output), "total_bytes": size, **files, **summary.to_dict()}

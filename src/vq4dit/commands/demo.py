@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import BackendUnavailable
+from .calibration_summary import write_report_files
 from .cfg_channels import add_cfg_channels_argument
 from .evaluate import add_sampling_arguments, metrics_table, run_evaluation, write_report
 
@@ -56,13 +57,14 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     _require_modules()
     args.output.mkdir(parents=True, exist_ok=True)
     seconds: dict[str, float] = {}
+    reports: dict[str, str] = {}
     weights = {"fp": demo.checkpoint_path()}
     with _timed(seconds, "total"):
         for name in VARIANTS:
             weights[name] = args.output / f"{name}.vq.safetensors"
             recipe = "kmeans" if name == "kmeans" else args.recipe
             with _timed(seconds, f"calibrate_{name}"):
-                _calibrate(demo.checkpoint_path(), weights[name], recipe, args)
+                reports |= _calibrate(demo.checkpoint_path(), weights[name], recipe, args)
         engines = {name: args.output / "engines" / name for name in weights}
         engines["fp"].parent.mkdir(exist_ok=True)
         manifests = {}
@@ -73,6 +75,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             quantized = {name: engines[name] for name in VARIANTS}
             evaluation = run_evaluation(args, engines["fp"], quantized)
     files = {**write_report(evaluation, args.output), **_write_samples(evaluation, args.output)}
+    files |= reports
     report = evaluation.to_dict()
     report["seconds"] = {**report["seconds"], **seconds}
     report["sizes"] = {name: _sizes(path, manifests[name]) for name, path in weights.items()}
@@ -83,16 +86,24 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     return {**report, "files": files}
 
 
-def _calibrate(checkpoint: Path, output: Path, recipe: str, args: argparse.Namespace) -> None:
-    """Quantize the checkpoint, with a progress bar for each stage."""
+def _calibrate(
+    checkpoint: Path, output: Path, recipe: str, args: argparse.Namespace
+) -> dict[str, str]:
+    """Quantize the checkpoint, with a progress bar for each stage; returns its report's files."""
     from ..calibrate.run import calibrate
     from ..stage_bar import StageBar
 
     logger.info("quantizing to %d bits, recipe %s", args.bits, recipe)
     with StageBar(quiet=args.quiet) as progress:
-        calibrate(
+        summary = calibrate(
             checkpoint, output, bits=args.bits, recipe=recipe, seed=args.seed, progress=progress
         )
+    if recipe == "kmeans":
+        return {}
+    if find_spec("matplotlib") is None:
+        logger.warning("calibration.png is left out: matplotlib is not installed")
+        return {}
+    return write_report_files(args.output / "calibration.png", summary)
 
 
 def _build(source: Any, directory: Path, target: str, cfg_channels: int | None) -> Manifest:

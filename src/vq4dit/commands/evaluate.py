@@ -75,9 +75,8 @@ def run_evaluation(
     args: argparse.Namespace, reference: Path, engines: dict[str, Path]
 ) -> Evaluation:
     """Evaluate with the options of `add_sampling_arguments`, a progress bar on stderr."""
-    from tqdm import tqdm
-
     from ..evaluation import EvaluationSettings, evaluate
+    from ..stage_bar import StageBar
 
     settings = EvaluationSettings(
         num_images=args.num_images,
@@ -87,14 +86,8 @@ def run_evaluation(
         threads=args.threads,
         accuracy=args.accuracy,
     )
-    with tqdm(disable=args.quiet, mininterval=1.0, unit="step", leave=False) as bar:
-
-        def progress(name: str, done: int, total: int) -> None:
-            bar.total = total * (1 + len(engines))
-            bar.set_description(name, refresh=False)
-            bar.update(1)
-
-        return evaluate(reference, engines, settings, progress)
+    with StageBar(quiet=args.quiet) as bar:
+        return evaluate(reference, engines, settings, bar)
 
 
 def write_report(evaluation: Evaluation, folder: Path) -> dict[str, str]:

@@ -82,14 +82,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 def _draw(args: argparse.Namespace, pipeline: Pipeline, labels: list[int | str]) -> Any:
     """Run the pipeline with a progress bar on stderr."""
-    from tqdm import tqdm
+    from vq4dit.stage_bar import StageBar
 
-    with tqdm(desc="sampling", unit="step", disable=args.quiet) as bar:
-
-        def advance(step: int, num_steps: int, latents: Any) -> None:
-            bar.total = num_steps
-            bar.update(step - bar.n)
-
+    with StageBar(quiet=args.quiet) as bar:
         return pipeline(
             labels,
             steps=args.steps,
@@ -99,7 +94,7 @@ def _draw(args: argparse.Namespace, pipeline: Pipeline, labels: list[int | str])
             eta=args.eta,
             num_images=args.num,
             batch_size=args.batch_size,
-            callback=advance,
+            callback=lambda step, num_steps, latents: bar("sampling", step, num_steps),
         )
 
 
