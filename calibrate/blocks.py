@@ -16,11 +16,21 @@ from .dit import DiTBlock
 
 def load_block(source: Checkpoint, index: int) -> DiTBlock:
     """Block `index` of a checkpoint in float32, without gradients; the rest is not read."""
-    block = DiTBlock(source.config).requires_grad_(False)
+    with torch.device("meta"):  # no time for random weights
+        block = DiTBlock(source.config)
     names = block.state_dict().keys()
     state = {name: source.torch_tensor(f"blocks.{index}.{name}") for name in names}
     block.load_state_dict(state, assign=True)
     return block.requires_grad_(False)
+
+
+def dense_linear(source: Checkpoint, name: str) -> nn.Linear:
+    """One linear of a checkpoint by its full name, in float32 and without gradients."""
+    rows, columns = source.config.block_linear_shapes()[name]
+    linear = nn.Linear(columns, rows, device="meta").requires_grad_(False)
+    state = {part: source.torch_tensor(f"{name}.{part}") for part in ("weight", "bias")}
+    linear.load_state_dict(state, assign=True)
+    return linear.requires_grad_(False)
 
 
 def block_linears(block: DiTBlock) -> dict[str, nn.Module]:

@@ -17,11 +17,12 @@ class VQLinear(nn.Module):
 
     Soft: W's sub-vectors are ratio-weighted averages of their candidates, ratios = softmax of the
     parameter `ratio_logits` (O * G, n); a frozen sub-vector counts as one-hot. Hard: one codeword
-    each. Source: VQ4DiT (arXiv 2408.17131) eq. 6 and the reconstruction below it.
+    each, kept as one byte. Source: VQ4DiT (arXiv 2408.17131) eq. 6 and the reconstruction below it.
     """
 
-    codewords: Tensor  # (O * G, n) int64 rows of the flattened codebook; n = 1 once hard
-    frozen: Tensor  # (O * G,) bool
+    candidates: Tensor  # soft: (O, G, n) uint8
+    frozen: Tensor  # soft: (O * G,) bool
+    assignments: Tensor  # hard: (O, G) uint8
 
     def __init__(
         self,
@@ -36,7 +37,7 @@ class VQLinear(nn.Module):
 
         Args:
             codebook: (R, K, d).
-            candidates: (O, G, n) int64, each < K.
+            candidates: (O, G, n) integers, each < K.
             ratio_logits: (O, G, n), None for n = 1.
             bias: (O,).
             layout: sizes and column order; assignment layout ROWS.
@@ -44,20 +45,18 @@ class VQLinear(nn.Module):
         super().__init__()
         self.layout = layout
         self.out_features, _, num_candidates = candidates.shape
-        row_groups, codebook_size, _ = codebook.shape
-        group = torch.arange(self.out_features) // (self.out_features // row_groups)  # (O,)
-        rows = candidates + group[:, None, None] * codebook_size
         self.codebook = nn.Parameter(codebook.clone())
         self.bias = nn.Parameter(bias.clone())
         self.ratio_logits: nn.Parameter | None = None
-        if ratio_logits is not None and num_candidates > 1:
-            self.ratio_logits = nn.Parameter(ratio_logits.reshape(-1, num_candidates).clone())
-        self.register_buffer("codewords", rows.reshape(-1, num_candidates), persistent=False)
-        self.register_buffer(
-            "frozen", torch.zeros(len(self.codewords), dtype=torch.bool), persistent=False
-        )
         inverse = np.argsort(column_order(layout))
         self.register_buffer("_inverse", torch.from_numpy(inverse), persistent=False)
+        if ratio_logits is None or num_candidates == 1:
+            self._set_hard(candidates[..., 0].to(torch.uint8))
+            return
+        self.ratio_logits = nn.Parameter(ratio_logits.reshape(-1, num_candidates).clone())
+        self.register_buffer("candidates", candidates.to(torch.uint8), persistent=False)
+        nothing = torch.zeros(len(self.ratio_logits), dtype=torch.bool)
+        self.register_buffer("frozen", nothing, persistent=False)
 
     @property
     def is_soft(self) -> bool:
@@ -66,22 +65,22 @@ class VQLinear(nn.Module):
 
     def ratios(self) -> Tensor:
         """Ratios over the candidates, (O * G, n); one-hot where frozen. Soft layers only."""
-        assert self.ratio_logits is not None
-        soft = self.ratio_logits.softmax(dim=-1)
-        hard = F.one_hot(self.ratio_logits.argmax(dim=-1), soft.shape[-1]).to(soft.dtype)
+        logits = self._open_logits()
+        soft = logits.softmax(dim=-1)
+        hard = F.one_hot(logits.argmax(dim=-1), soft.shape[-1]).to(soft.dtype)
         return torch.where(self.frozen[:, None], hard, soft)
 
-    def weight(self, ratios: Tensor | None = None) -> Tensor:
+    def weight(self) -> Tensor:
         """The weight (O, I) that the layer stands for now."""
-        flat = self.codebook.flatten(0, 1)  # (R * K, d)
-        if self.ratio_logits is None:
-            sub_vectors = flat.index_select(0, self.codewords[:, 0])
-        else:
-            ratios = self.ratios() if ratios is None else ratios
-            sub_vectors = sum(
-                ratios[:, i : i + 1] * flat.index_select(0, self.codewords[:, i])
+        if self.is_soft:
+            ratios = self.ratios()
+            parts = [
+                ratios[:, i : i + 1] * self._gather(self.candidates[..., i])
                 for i in range(ratios.shape[1])
-            )
+            ]
+            sub_vectors = sum(parts[1:], start=parts[0])
+        else:
+            sub_vectors = self._gather(self.assignments)
         return sub_vectors.reshape(self.out_features, -1).index_select(1, self._inverse)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -101,23 +100,33 @@ class VQLinear(nn.Module):
         """Decide every sub-vector for its highest ratio; the layer is hard from here on."""
         if self.ratio_logits is None:
             return
-        best = self.ratio_logits.argmax(dim=-1, keepdim=True)
-        self.codewords = self.codewords.gather(1, best)
+        best = self.ratio_logits.argmax(dim=-1).reshape(*self.candidates.shape[:2], 1)
+        chosen = self.candidates.gather(2, best)[..., 0]
         self.ratio_logits = None
-        self.frozen.fill_(True)
-
-    def assignments(self) -> Tensor:
-        """Codeword of each sub-vector, (O, G) uint8; hard layers only."""
-        assert not self.is_soft, "harden first"
-        indices = self.codewords[:, 0] % self.codebook.shape[1]
-        return indices.reshape(self.out_features, -1).to(torch.uint8)
+        del self.candidates, self.frozen
+        self._set_hard(chosen)
 
     @torch.no_grad()
     def quantized(self) -> QuantizedLayer:
         """The hard layer as it is stored: float16 codebook, packed assignments."""
         return QuantizedLayer(
             codebook=self.codebook.detach().numpy().astype(np.float16),
-            assignments=pack_assignments(self.assignments().numpy(), self.layout),
+            assignments=pack_assignments(self.assignments.numpy(), self.layout),
             bias=self.bias.detach().numpy().copy(),
             layout=self.layout,
         )
+
+    def _set_hard(self, assignments: Tensor) -> None:
+        self.register_buffer("assignments", assignments, persistent=False)
+
+    def _open_logits(self) -> Tensor:
+        if self.ratio_logits is None:
+            raise ValueError("the layer is decided and has no ratios")
+        return self.ratio_logits
+
+    def _gather(self, indices: Tensor) -> Tensor:
+        """Codewords (O * G, d) of indices (O, G) within each row's own codebook."""
+        row_groups, codebook_size, _ = self.codebook.shape
+        group = torch.arange(self.out_features) // (self.out_features // row_groups)
+        rows = indices.to(torch.int32) + (group * codebook_size).to(torch.int32)[:, None]
+        return self.codebook.flatten(0, 1).index_select(0, rows.reshape(-1))

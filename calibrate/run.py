@@ -15,23 +15,23 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
-from torch import Tensor
 
 from vq4dit.errors import OptionError
 from vq4dit.plugins.layout import CONFIGURATIONS
 
 from .artifact import ArtifactInfo, save_artifact
-from .blocks import replace_linear
+from .blocks import dense_linear, load_block, replace_linear
 from .blockwise import SoftStep, Streams, calibrate_block, skip_block
 from .checkpoint import Checkpoint, CheckpointOptions
 from .distillation import Distiller
-from .dit import DiT
+from .dit import DiT, DiTBlock
 from .layer import VQLinear
 from .modelwise import calibrate_model
 from .progress import Progress, silent
 from .recipe import Recipe, recipe_by_name
 from .source import open_checkpoint
 from .start import LayerSpec, layer_spec
+from .streamed import StreamedDiT, outer_model
 from .summary import (
     CalibrationSummary,
     layer_sizes,
@@ -127,7 +127,7 @@ class _Run:
     ) -> None:
         self._source, self._recipe, self._bits, self._seed = source, recipe, bits, seed
         self._workspace, self._progress = workspace, progress
-        self._teacher: DiT | None = None
+        self._teacher = StreamedDiT(source)
         self.seconds: dict[str, float] = {}
         self.soft: list[dict[str, float]] = []
         self.distill: list[float] = []
@@ -152,20 +152,11 @@ class _Run:
         self.seconds[stage] = time.perf_counter() - start
         return result
 
-    def _full_model(self) -> DiT:
-        """The teacher, read when it is first needed."""
-        if self._teacher is None:
-            with torch.device("meta"):
-                self._teacher = DiT(self._source.config)
-            self._teacher.load_state_dict(self._source.state_dict(), assign=True)
-            self._teacher.requires_grad_(False).eval()
-        return self._teacher
-
     def _trajectories(self) -> Trajectories:
         """Points on the teacher's trajectories; made anew on resume, since they are seeded."""
         recipe = self._recipe
         return sample_trajectories(
-            self._full_model(),
+            self._teacher,
             num_samples=recipe.num_trajectories,
             num_steps=recipe.trajectory_steps,
             guidance_range=recipe.guidance_range,
@@ -221,7 +212,7 @@ class _Run:
     @torch.no_grad()
     def _streams(self, trajectories: Trajectories) -> Streams:
         """The points in front of the first block."""
-        teacher, recipe = self._full_model(), self._recipe
+        teacher, recipe = self._teacher, self._recipe
         num_points = max(1, recipe.pool_tokens // teacher.config.num_tokens)
         batch = draw_batch(
             trajectories,
@@ -236,20 +227,23 @@ class _Run:
 
     def _student(self, layers: dict[str, VQLinear]) -> DiT:
         """The model with quantized linears in its blocks; its other tensors are the teacher's."""
+        student = outer_model(self._source)
         with torch.device("meta"):
-            student = DiT(self._source.config)
-        teacher_state: dict[str, Tensor] = self._full_model().state_dict()
-        student.load_state_dict(teacher_state, assign=True)
-        student.requires_grad_(False)
+            student.blocks.extend(
+                DiTBlock(self._source.config) for _ in range(self._source.config.depth)
+            )
         for name, layer in layers.items():
             _, index, linear = name.split(".", 2)
             replace_linear(student.blocks[int(index)], linear, layer)
         return student
 
     def _ratios(self, layers: dict[str, VQLinear], trajectories: Trajectories) -> None:
-        """Open ratios of the whole model at once."""
+        """Open ratios of the whole model at once; this alone needs the whole teacher in memory."""
+        teacher = outer_model(self._source)
+        depth = self._source.config.depth
+        teacher.blocks.extend(load_block(self._source, index) for index in range(depth))
         steps = calibrate_model(
-            self._full_model(), self._student(layers), trajectories, self._recipe, self._seed
+            teacher, self._student(layers), trajectories, self._recipe, self._seed
         )
         for done, step in enumerate(steps, start=1):
             self.soft.append(asdict(step))

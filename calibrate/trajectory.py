@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .dit import DiT
+from .streamed import StreamedDiT
 
 #: Training schedule of the public DiTs: linear betas (Ho et al. 2020), 1000 timesteps.
 NUM_TRAIN_TIMESTEPS = 1000
@@ -47,7 +48,7 @@ class Trajectories:
 
 @torch.no_grad()
 def sample_trajectories(
-    teacher: DiT,
+    teacher: DiT | StreamedDiT,
     *,
     num_samples: int,
     num_steps: int,
@@ -104,7 +105,9 @@ def sample_trajectories(
 
 
 @torch.no_grad()
-def condition_moment(teacher: DiT, *, null_share: float, seed: int, count: int = 4096) -> Tensor:
+def condition_moment(
+    teacher: DiT | StreamedDiT, *, null_share: float, seed: int, count: int = 4096
+) -> Tensor:
     """E[s s^T] of s = SiLU(condition), the input of every adaLN linear, (D, D).
 
     The condition depends on timestep and label alone, so that many more of them than of tokens can

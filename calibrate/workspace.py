@@ -51,7 +51,7 @@ class Workspace:
         tensors: dict[str, Tensor] = {}
         for name, layer in layers.items():
             tensors[f"{name}.codebook"] = layer.codebook.detach()
-            tensors[f"{name}.assignments"] = layer.assignments()
+            tensors[f"{name}.assignments"] = layer.assignments
             tensors[f"{name}.bias"] = layer.bias.detach()
         self.save_tensors(unit, tensors)
 
@@ -63,7 +63,7 @@ class Workspace:
         return {
             name: VQLinear(
                 codebook=tensors[f"{name}.codebook"],
-                candidates=tensors[f"{name}.assignments"].long()[..., None],
+                candidates=tensors[f"{name}.assignments"][..., None],
                 ratio_logits=None,
                 bias=tensors[f"{name}.bias"],
                 layout=spec.layout,

@@ -25,8 +25,9 @@ def test_hard_weight_equals_the_storedrandom_vq_linear(bits, row_groups):
 def test_soft_weight_is_the_average_by_ratios():
     layer = random_vq_linear(candidates=3)
     ratios = layer.ratio_logits.softmax(-1).detach().numpy()  # (O * G, n)
-    flat = layer.codebook.detach().flatten(0, 1).numpy()
-    parts = (ratios[..., None] * flat[layer.codewords.numpy()]).sum(1)
+    codebook, group = layer.codebook.detach().numpy(), np.arange(12) // 4
+    codewords = codebook[group[:, None, None], layer.candidates.numpy()]  # (O, G, n, d)
+    parts = (ratios[..., None] * codewords.reshape(*ratios.shape, -1)).sum(1)
     expected = weight_from_sub_vectors(parts.reshape(12, -1, 4), layer.layout)
     np.testing.assert_allclose(layer.weight().detach().numpy(), expected, rtol=1e-5, atol=1e-6)
 
@@ -57,11 +58,11 @@ def test_frozen_sub_vectors_are_one_hot_and_get_no_gradient():
 
 def test_harden_takes_the_highest_ratio():
     layer = random_vq_linear()
-    best = layer.ratio_logits.argmax(-1, keepdim=True)
-    expected = layer.codewords.gather(1, best)
+    best = layer.ratio_logits.argmax(-1).reshape(12, -1, 1)
+    expected = layer.candidates.gather(2, best)[..., 0]
     layer.harden()
     assert not layer.is_soft
-    assert torch.equal(layer.codewords, expected)
+    assert torch.equal(layer.assignments, expected)
     assert layer.freeze(0.5) == 1.0
 
 
