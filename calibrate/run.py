@@ -227,13 +227,12 @@ class _Run:
 
     def _student(self, layers: dict[str, VQLinear]) -> DiT:
         """The model with quantized linears in its blocks; its other tensors are the teacher's."""
-        student = outer_model(self._source)
+        student, config = outer_model(self._source), self._source.config
         with torch.device("meta"):
-            student.blocks.extend(
-                DiTBlock(self._source.config) for _ in range(self._source.config.depth)
-            )
-        for name, layer in layers.items():
+            student.blocks.extend(DiTBlock(config) for _ in range(config.depth))
+        for name in config.block_linear_shapes():
             _, index, linear = name.split(".", 2)
+            layer = layers.get(name) or dense_linear(self._source, name)
             replace_linear(student.blocks[int(index)], linear, layer)
         return student
 
