@@ -90,15 +90,15 @@ def calibrate_block(
             for step in soft_steps(block, streams, targets, recipe, seed + index):
                 report(step)
         streams.teacher = targets
-        streams.student = _run(block, streams.student, streams.condition)
+        streams.student = run_block(block, streams.student, streams.condition)
     return layers
 
 
 def _observe(block: DiTBlock, streams: Streams) -> tuple[Tensor, dict[str, Tensor]]:
     """The teacher's block output, and second moments of the linears' inputs in the student."""
-    targets = _run(block, streams.teacher, streams.condition)
+    targets = run_block(block, streams.teacher, streams.condition)
     with watch_inputs(block) as watched:
-        _run(block, streams.student, streams.condition)
+        run_block(block, streams.student, streams.condition)
     moments = {name: moment.mean() for name, moment in watched.items()}
     moments["adaLN_modulation.1"] = streams.condition_moment
     return targets, moments
@@ -114,11 +114,11 @@ def skip_block(
 ) -> None:
     """Advance the streams past a block that is already calibrated."""
     block = load_block(source, index)
-    teacher = _run(block, streams.teacher, streams.condition)
+    teacher = run_block(block, streams.teacher, streams.condition)
     for full_name, layer in layers.items():
         replace_linear(block, full_name.removeprefix(f"blocks.{index}."), layer)
     streams.teacher = teacher
-    streams.student = _run(block, streams.student, streams.condition)
+    streams.student = run_block(block, streams.student, streams.condition)
 
 
 def soft_steps(
@@ -197,7 +197,7 @@ def check_finite(loss: Tensor, where: str) -> None:
 
 
 @torch.no_grad()
-def _run(block: DiTBlock, tokens: Tensor, condition: Tensor) -> Tensor:
+def run_block(block: DiTBlock, tokens: Tensor, condition: Tensor) -> Tensor:
     """Run all points through a block in chunks."""
     parts = zip(tokens.split(_CHUNK), condition.split(_CHUNK), strict=True)
     return torch.cat([block(x, c) for x, c in parts])

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from vq4dit.errors import OptionError
 
-from .codebook import distance_table
+from .codebook import assign, distance_table
 
 RATIO_STARTS = ("uniform", "inverse_distance", "chosen")
 
@@ -41,6 +41,9 @@ def nearest_candidates(
         raise OptionError(
             f"the number of candidates is {num_candidates}, needed 1..{len(codebook)}"
         )
+    if num_candidates == 1:
+        assignments, distances = assign(targets, codebook)
+        return assignments[:, None], distances[:, None]
     parts = []
     for part in targets.split(_CHUNK):
         table = distance_table(part, codebook, None)

@@ -36,6 +36,9 @@ _DPI = 130
 #: Blocks are told apart by a colour bar from this many on, by a legend below.
 _COLOUR_BAR_FROM = 9
 
+#: Of the 256 colours of viridis, those that stand out from white paper.
+_DARK_PART = 236
+
 #: Steps in the running mean of the distillation's loss, which jumps from batch to batch.
 _RUNNING_MEAN = 10
 
@@ -104,8 +107,8 @@ def _soft_loss(axes: Axes, summary: CalibrationSummary) -> None:
     _block_lines(axes, summary, "feature_loss", scale=1.0)
     axes.set_yscale("log")
     axes.set_title("Open ratios: distance to the teacher", fontsize=10)
-    relative = "of the block's error before it" if _has_blocks(summary) else "mean over blocks"
-    axes.set_ylabel(f"squared error ({relative})")
+    per_block = "squared error / block's squared update"
+    axes.set_ylabel(per_block if _has_blocks(summary) else "squared error, mean over blocks")
 
 
 def _frozen_share(axes: Axes, summary: CalibrationSummary) -> None:
@@ -120,16 +123,19 @@ def _block_lines(axes: Axes, summary: CalibrationSummary, key: str, *, scale: fl
     """Draw one value of the soft stage over its steps, dark to light by block."""
     from matplotlib import colormaps
     from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import Normalize
+    from matplotlib.colors import ListedColormap, Normalize
+    from matplotlib.ticker import MaxNLocator
 
     curves: dict[int, list[float]] = {}
     for row in summary.soft:
         curves.setdefault(int(row.get("block", 0)), []).append(scale * row[key])
     norm = Normalize(min(curves), max(max(curves), min(curves) + 1))
-    palette = colormaps["viridis"].resampled(256)
+    viridis = colormaps["viridis"]
+    palette = ListedColormap([viridis(i) for i in range(_DARK_PART)])
     for block, values in curves.items():
-        colour = palette(0.92 * float(norm(block))) if len(curves) > 1 else _LINE
+        colour = palette(float(norm(block))) if len(curves) > 1 else _LINE
         axes.plot(range(1, len(values) + 1), values, color=colour, label=f"{block}", linewidth=1.3)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("optimizer step" + (" in the block" if _has_blocks(summary) else ""))
     if len(curves) >= _COLOUR_BAR_FROM:
         axes.figure.colorbar(ScalarMappable(norm, palette), ax=axes, label="block")
@@ -168,12 +174,12 @@ def _weight_error(axes: Axes, summary: CalibrationSummary) -> None:
             list(by_block), list(by_block.values()),
             color=colour, marker=marker, markersize=4, linewidth=1.2, label=kind,
         )  # fmt: skip
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, 1.2 * max(axes.get_ylim()[1], 1e-6))  # room for the legend above the lines
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_title("Weights: error by layer", fontsize=10)
     axes.set_xlabel("block")
     axes.set_ylabel("|W - Wq|² / |W|² (%)")
-    axes.legend(fontsize=8, ncols=min(len(errors), 3))
+    axes.legend(fontsize=8, ncols=len(errors), loc="upper center", columnspacing=1.0)
 
 
 def running_mean(values: Sequence[float], length: int) -> list[float]:

@@ -1,6 +1,7 @@
 """Calibrate a checkpoint into an artifact: all stages in order, resumable unit by unit.
 
-Stages: trajectories of the teacher; each block's start (and its open ratios, where the recipe's
+Stages: trajectories of the teacher; the linears' sensitivities, where bits are allocated within a
+budget; each block's start (and its open ratios, where the recipe's
 scope is "block"); the whole model's open ratios (scope "model"); distillation of codebooks and
 biases; writing. Plain K-Means is the recipe without data and training.
 """
@@ -9,7 +10,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TypeVar
@@ -17,8 +18,8 @@ from typing import TypeVar
 import torch
 
 from vq4dit.errors import OptionError
-from vq4dit.plugins.layout import CONFIGURATIONS
 
+from .allocation import Allocation, allocate_bits, check_precision
 from .artifact import ArtifactInfo, save_artifact
 from .blocks import dense_linear, load_block, replace_linear
 from .blockwise import SoftStep, Streams, calibrate_block, skip_block
@@ -27,8 +28,10 @@ from .distillation import Distiller
 from .dit import DiT, DiTBlock
 from .layer import VQLinear
 from .modelwise import calibrate_model
+from .precision import Precision, fitting_bits
 from .progress import Progress, silent
 from .recipe import Recipe, recipe_by_name
+from .sensitivity import measure_sensitivity
 from .source import open_checkpoint
 from .start import LayerSpec, layer_spec
 from .streamed import StreamedDiT, outer_model
@@ -45,6 +48,9 @@ from .workspace import Workspace
 #: Distillation steps between two saved states.
 _SAVE_EVERY = 25
 
+#: Settings that an artifact does not repeat or does not depend on.
+_NOT_STORED = ("source_sha256", "threads")
+
 _T = TypeVar("_T")
 
 
@@ -53,6 +59,9 @@ def calibrate(
     output: str | Path,
     *,
     bits: int = 2,
+    keep: Sequence[tuple[str, str]] = (),
+    target_bits: float | None = None,
+    target_bytes: int | None = None,
     recipe: Recipe | str = "vq4dit",
     seed: int = 0,
     resume: bool = False,
@@ -64,7 +73,10 @@ def calibrate(
     Args:
         checkpoint: file or folder that `calibrate.source.open_checkpoint` takes.
         output: `NAME.vq.safetensors`; written whole or not at all.
-        bits: 1, 2, 3 or 4 bits of assignment per weight.
+        bits: 1, 2, 3 or 4 bits of assignment per weight, where there is no target.
+        keep: (pattern, "fp16" or bits): linears with such names stay dense, or get these bits.
+        target_bits: allocate bits by measured sensitivity, to so many bits per weight, or
+        target_bytes: to an artifact of so many bytes (`calibrate.precision` has both).
         recipe: a name of `calibrate.recipe.RECIPES` or a Recipe; "kmeans" is the uncalibrated
             baseline.
         seed: of everything random; the same seed and thread count give the same bytes.
@@ -77,27 +89,29 @@ def calibrate(
         ArtifactError: the checkpoint is damaged, or the disk does not take the output.
         OptionError: an option is unknown or contradicts the file.
     """
-    if bits not in CONFIGURATIONS:
-        raise OptionError(f"bits is {bits}, needed one of {sorted(CONFIGURATIONS)}")
+    precision = Precision(
+        bits=bits, keep=tuple(keep), target_bits=target_bits, target_bytes=target_bytes
+    )
     output = Path(output)
     if not output.parent.is_dir():
         raise OptionError(f"{output}: the folder {output.parent} does not exist; create it first")
     chosen = recipe if isinstance(recipe, Recipe) else recipe_by_name(recipe)
     source = open_checkpoint(checkpoint, options)
+    check_precision(source.config, precision)
     settings = {
         "source_sha256": source.sha256,
-        "bits": bits,
+        **precision.to_dict(),
         "seed": seed,
         "recipe": json.loads(json.dumps(chosen.to_dict())),
         "threads": torch.get_num_threads(),
     }
     workspace = Workspace(output, settings, resume=resume)
-    run = _Run(source, chosen, bits, seed, workspace, progress)
+    run = _Run(source, chosen, precision, seed, workspace, progress)
     layers = run.layers()
     layer_bytes, bits_per_weight = layer_sizes(layers)
     summary = CalibrationSummary(
         recipe=chosen.name,
-        bits=bits,
+        bits=round(run.allocation.bits_per_weight, 3) if run.allocation else bits,
         seed=seed,
         seconds={name: round(value, 1) for name, value in run.seconds.items()},
         peak_rss_bytes=peak_rss_bytes(),
@@ -107,7 +121,10 @@ def calibrate(
         bits_per_weight=bits_per_weight,
         soft=run.soft,
         distill=run.distill,
+        keep=precision.to_dict()["keep"],
+        allocation=run.allocation.to_dict() if run.allocation else None,
     )
+    settings["allocation"] = summary.allocation
     _write(output, source, layers, settings)
     workspace.remove()
     return summary
@@ -120,24 +137,30 @@ class _Run:
         self,
         source: Checkpoint,
         recipe: Recipe,
-        bits: int,
+        precision: Precision,
         seed: int,
         workspace: Workspace,
         progress: Progress,
     ) -> None:
-        self._source, self._recipe, self._bits, self._seed = source, recipe, bits, seed
+        self._source, self._recipe, self._seed = source, recipe, seed
         self._workspace, self._progress = workspace, progress
         self._teacher = StreamedDiT(source)
+        self._precision, self._pinned = precision, precision.pinned(source.config)
+        self.allocation: Allocation | None = None
         self.seconds: dict[str, float] = {}
         self.soft: list[dict[str, float]] = []
         self.distill: list[float] = []
 
     def layers(self) -> dict[str, VQLinear]:
         """Run all stages; hard layers by full name."""
-        recipe = self._recipe
-        if not recipe.needs_trajectories:
+        recipe, has_budget = self._recipe, self._precision.has_budget
+        if not recipe.needs_trajectories and not has_budget:
             return self._timed("blocks", lambda: self._blocks(None))
         trajectories = self._timed("trajectories", self._trajectories)
+        if has_budget:
+            self.allocation = self._timed("sensitivity", lambda: self._allocate(trajectories))
+        if not recipe.needs_trajectories:
+            return self._timed("blocks", lambda: self._blocks(None))
         layers = self._timed("blocks", lambda: self._blocks(trajectories))
         if recipe.scope == "model" and recipe.soft_steps:
             self._timed("ratios", lambda: self._ratios(layers, trajectories))
@@ -163,6 +186,30 @@ class _Run:
             seed=self._seed,
             progress=lambda done: self._progress("trajectories", done, recipe.trajectory_steps),
         )
+
+    def _allocate(self, trajectories: Trajectories) -> Allocation:
+        """Bits of every linear, by measured sensitivity; finished blocks from the workspace."""
+        config = self._source.config
+        sensitivity = measure_sensitivity(
+            self._source,
+            trajectories,
+            {
+                name: fitting_bits(name, shape)
+                for name, shape in config.block_linear_shapes().items()
+                if name not in self._pinned
+            },
+            self._recipe,
+            self._seed,
+            workspace=self._workspace,
+            progress=self._progress,
+        )
+        return allocate_bits(config, self._precision, sensitivity)
+
+    def _spec(self, name: str, shape: tuple[int, int]) -> LayerSpec | None:
+        """How a linear is quantized, None where it stays dense."""
+        bits: Mapping[str, int | None] = self.allocation.bits if self.allocation else self._pinned
+        chosen = bits.get(name, self._precision.bits)
+        return None if chosen is None else layer_spec(name, shape, chosen)
 
     def _blocks(self, trajectories: Trajectories | None) -> dict[str, VQLinear]:
         """Every block in turn; finished ones come from the workspace."""
@@ -200,14 +247,14 @@ class _Run:
         self._progress("blocks", done, depth * steps, **asdict(step))
 
     def _specs(self, index: int) -> dict[str, LayerSpec]:
-        """Layout and row groups of a block's linears by full name."""
+        """Layout and row groups of a block's quantized linears by full name."""
         shapes = self._source.config.block_linear_shapes()
-        prefix = f"blocks.{index}."
-        return {
-            name: layer_spec(name, shape, self._bits)
+        specs = {
+            name: self._spec(name, shape)
             for name, shape in shapes.items()
-            if name.startswith(prefix)
+            if name.startswith(f"blocks.{index}.")
         }
+        return {name: spec for name, spec in specs.items() if spec is not None}
 
     @torch.no_grad()
     def _streams(self, trajectories: Trajectories) -> Streams:
@@ -275,7 +322,7 @@ def _write(
         source_sha256=source.sha256,
         label_names=source.label_names,
         latent_scaling_factor=source.latent_scaling_factor,
-        calibration={key: settings[key] for key in ("bits", "seed", "recipe")},
+        calibration={key: settings[key] for key in settings if key not in _NOT_STORED},
     )
     dense = {
         name: source.tensor(name)

@@ -25,11 +25,13 @@ class CalibrationSummary:
     `weight_error` is |W - W_q|^2 / |W|^2 by layer, `layer_bytes` the bytes of its codebooks and
     packed assignments, `bits_per_weight` the same over its weights. `soft` holds one row per step
     of the open ratios (feature_loss, ratio_loss, frozen_share; with the block where each has its
-    own steps), `distill` the relative output error per step.
+    own steps), `distill` the relative output error per step. `bits` is the configuration
+    or, where there was a budget, what was reached; then `allocation` has the bits of every linear.
+    `keep` are the exceptions.
     """
 
     recipe: str
-    bits: int
+    bits: float
     seed: int
     seconds: Mapping[str, float]
     peak_rss_bytes: int
@@ -39,6 +41,8 @@ class CalibrationSummary:
     bits_per_weight: Mapping[str, float] = field(default_factory=dict)
     soft: list[dict[str, float]] = field(default_factory=list)
     distill: list[float] = field(default_factory=list)
+    keep: list[list[str]] = field(default_factory=list)
+    allocation: Mapping[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON, curves included."""

@@ -162,7 +162,7 @@ def size_from_shapes(
         except ShapeError as error:
             raise OptionError(f"{name} cannot be quantized to {bits} bits: {error}") from None
         kind = name.split(".", 2)[2]
-        layers.append(_quantized_size(name, out_features, layout, groups.get(kind, 1)))
+        layers.append(layer_size_from_layout(name, out_features, layout, groups.get(kind, 1)))
     others = sum(prod(shape) for shape in _other_tensors(config).values()) * _FLOAT16_BYTES
     return ModelSize(layers=tuple(layers), other_bytes=others)
 
@@ -220,7 +220,7 @@ def quantized_layer_size(name: str, layer: QuantizedLayer, *, bias_bytes: int) -
     """
     digest = hashlib.sha256(np.ascontiguousarray(layer.codebook, np.float16).tobytes())
     digest.update(layer.assignments.tobytes())
-    size = _quantized_size(name, layer.out_features, layer.layout, layer.row_groups)
+    size = layer_size_from_layout(name, layer.out_features, layer.layout, layer.row_groups)
     return replace(
         size,
         bits_per_weight=layer.bits_per_weight,
@@ -248,7 +248,7 @@ def config_from_preset(name: str, picture_size: int | None = None) -> ModelConfi
     return ModelConfig.from_dict({**config.to_dict(), "input_size": picture_size // 8})
 
 
-def _quantized_size(
+def layer_size_from_layout(
     name: str,
     out_features: int,
     layout: Layout,

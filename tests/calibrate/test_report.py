@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import resource
+import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
@@ -11,7 +15,7 @@ from tolerances import FLOAT64_METRIC
 
 from vq4dit.calibrate import report
 from vq4dit.calibrate.layer_kinds import kind_of, totals_by_kind
-from vq4dit.calibrate.summary import CalibrationSummary, model_name
+from vq4dit.calibrate.summary import CalibrationSummary, model_name, peak_rss_bytes
 from vq4dit.errors import BackendUnavailable
 from vq4dit.model_config import PRESETS, ModelConfig
 
@@ -96,6 +100,15 @@ def test_names_of_kinds_and_models():
     assert model_name(other) == "DiT 3 x 1152, patch 2"
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no /proc")
+def test_peak_memory_is_this_processs_own(monkeypatch):
+    parents = SimpleNamespace(ru_maxrss=10**9)  # KiB; what a child of a large process is told
+    monkeypatch.setattr(resource, "getrusage", lambda who: parents)
+    assert 0 < peak_rss_bytes() < 10**9 * 1024
+    monkeypatch.setattr(Path, "read_text", lambda path: "")
+    assert peak_rss_bytes() == 10**9 * 1024
+
+
 def test_without_matplotlib_it_says_what_to_install(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(BackendUnavailable, match=r"vq4dit\[calibrate\]"):
@@ -104,7 +117,5 @@ def test_without_matplotlib_it_says_what_to_install(monkeypatch, tmp_path):
 
 
 def test_importing_the_report_does_not_import_matplotlib():
-    import subprocess
-
     code = "import sys, vq4dit.calibrate.report as r; sys.exit('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from PIL import Image
 from support_calibrate import TINY, save_checkpoint
 
 from vq4dit.calibrate.artifact import Artifact
@@ -32,6 +33,25 @@ def test_writes_an_artifact_and_tells_what_it_did(checkpoint, tmp_path, capsys, 
         assert result["distill"][-1] < result["distill"][0]
 
 
+@pytest.mark.parametrize("method", ["kmeans", "vq4dit"])
+def test_ends_with_a_table_and_the_reports_files(checkpoint, tmp_path, capsys, method):
+    output, report = tmp_path / "x.vq.safetensors", tmp_path / "report.png"
+    arguments = ["calibrate", str(checkpoint), "-o", str(output), "--method", method]
+    assert main([*arguments, "--report", str(report), "--quiet", "--threads", "1"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(len(line) for line in lines if str(tmp_path) not in line) <= 80
+    kinds = [line.split()[0] for line in lines[2:8]]
+    assert kinds == ["adaLN", "qkv", "proj", "fc1", "fc2", "all"]
+    numbers = json.loads((tmp_path / "report.json").read_text())
+    assert lines[7].split()[1] == str(len(numbers["weight_error"]))
+    assert lines[7].split()[-1] == f"{sum(numbers['layer_bytes'].values()):,}"
+    assert any(line.startswith("distillation: relative") for line in lines) == (method != "kmeans")
+    assert any(line.startswith("peak memory") for line in lines)
+    assert lines[-2:] == [str(report), str(tmp_path / "report.json")]
+    with Image.open(report) as picture:
+        assert picture.width > 500
+
+
 @pytest.mark.parametrize(
     ("options", "code", "message"),
     [
@@ -39,6 +59,8 @@ def test_writes_an_artifact_and_tells_what_it_did(checkpoint, tmp_path, capsys, 
         (["--model", "nonsense"], 2, "known are DiT-S/2"),
         (["--label-names", "no-such-file"], 1, "no-such-file"),
         (["--num-heads", "3"], 2, "has 2 heads, the option says 3"),
+        (["--report", "report.pdf"], 2, "name it FILE.png"),
+        (["--report", "no/such/report.png"], 2, "the folder no/such does not exist"),
     ],
 )
 def test_bad_options(checkpoint, tmp_path, capsys, options, code, message):

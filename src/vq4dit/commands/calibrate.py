@@ -19,6 +19,7 @@ from .calibration_summary import (
     summary_table,
     write_report_files,
 )
+from .precision_arguments import add_precision_arguments, bytes_from_text, keep_from_texts
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "checkpoint", type=Path, help="DiT checkpoint: .pt, .safetensors or diffusers folder"
     )
     parser.add_argument("-o", "--output", type=Path, required=True, help="NAME.vq.safetensors")
-    parser.add_argument("--bits", type=int, choices=(1, 2, 3, 4), default=2, help="per weight")
+    add_precision_arguments(parser)
     parser.add_argument(
         "--method",
         choices=("vq4dit", "kmeans"),
@@ -80,6 +81,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             args.checkpoint,
             args.output,
             bits=args.bits,
+            keep=keep_from_texts(args.keep),
+            target_bits=args.target_bits,
+            target_bytes=None if args.target_size is None else bytes_from_text(args.target_size),
             recipe="kmeans" if args.method == "kmeans" else args.recipe,
             seed=args.seed,
             resume=args.resume,

@@ -71,6 +71,9 @@ def summary_table(summary: CalibrationSummary) -> list[str]:
             f"distillation: relative output error {sum(last) / len(last):.4f} "
             f"(mean of the last {len(last)} steps)"
         )
+    if summary.allocation is not None:
+        bits, error = (summary.allocation[key] for key in ("bits_per_weight", "predicted_error"))
+        lines.append(f"allocated: {bits:.3f} bits per weight in all, predicted error {error:.2g}")
     lines += [f"{stage:<16}{seconds:>8.1f} s" for stage, seconds in summary.seconds.items()]
     lines.append(f"{'peak memory':<16}{summary.peak_rss_bytes / 2**20:>8.0f} MiB")
     return lines

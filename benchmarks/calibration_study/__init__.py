@@ -1,0 +1,1 @@
+"""Parts of the calibration study; `benchmarks/calibration.py` is the program."""
