@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import struct
 import subprocess
 import sys
@@ -25,6 +24,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from machine import machine
 
 from vq4dit.atomic_file import atomic_path
 from vq4dit.json_file import write_json
@@ -117,19 +117,7 @@ def main() -> None:
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
         rows[name] = json.loads(done.stdout)
         print(json.dumps(rows[name], indent=1))
-        write_json(RESULTS, {"machine": machine(), "rows": list(rows.values())})
-
-
-def machine() -> dict[str, object]:
-    """What the numbers were measured on."""
-    import torch
-
-    cpu = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        names = [line for line in info.read_text().splitlines() if line.startswith("model name")]
-        cpu = names[0].split(":", 1)[1].strip() if names else cpu
-    return {"cpu": cpu, "python": platform.python_version(), "torch": torch.__version__}
+        write_json(RESULTS, {"machine": machine(("torch",)), "rows": list(rows.values())})
 
 
 if __name__ == "__main__":

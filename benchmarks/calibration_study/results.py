@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import platform
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from cpu_gemm import machine
+from machine import machine
 
 from vq4dit.json_file import write_json
 
@@ -85,5 +83,4 @@ class Results:
 
 def study_machine() -> dict[str, Any]:
     """Processor and versions of what did the work."""
-    versions = {"python": platform.python_version()}
-    return {**machine(), "versions": versions | {name: version(name) for name in _PACKAGES}}
+    return machine(_PACKAGES)
