@@ -114,6 +114,7 @@ def _train(
     if rank == 0:
         _write(output, settings, average.state_dict(model), factor)
     if rendezvous is not None:
+        dist.barrier()  # who leaves first would take the rendezvous away from the others
         dist.destroy_process_group()
 
 
