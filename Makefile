@@ -26,8 +26,10 @@ all: test
 demo: $(DEMO)
 	$(BIN)/vq4dit demo $(DEMO_ARGS)
 
+# One torch thread: the tests' models are tiny, and two threads that wait for each other are many
+# times slower than one where other work shares the processors.
 test: $(DEV)
-	$(BIN)/python -m pytest -q $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q $(PYTEST_ARGS)
 
 lint: $(DEV) typing
 	$(BIN)/ruff check $(SOURCES)
