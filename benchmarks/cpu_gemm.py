@@ -1,11 +1,15 @@
-"""How fast is one quantized linear on the CPU, against ONNX Runtime's float32 MatMul?
+"""How fast is one quantized linear on the CPU, against what others run there?
 
 All implementations of a shape run in one process, one call of each in turn, so that they see the
-same load on the machine. `python benchmarks/cpu_gemm.py --output benchmarks/results/cpu_gemm.json`
-writes {"machine": {...}, "rows": [{"impl", "m", "k", "n", "threads", "median_ms", "min_ms",
-"cpu_ms", "rel_error"}]} (k = in_features, n = out_features; cpu_ms: processor time of all threads,
-median) and prints a table of speed-ups. Weights: 2 bits, random codebook and assignments, Gaussian
-x; rel_error is against the float64 product with the decoded weight.
+same load on the machine; those whose package is missing are left out, with the reason.
+`python benchmarks/cpu_gemm.py --output benchmarks/results/cpu_gemm.json` writes {"machine": {...},
+"rows": [{"impl", "m", "k", "n", "threads", "median_ms", "min_ms", "cpu_ms", "rel_error", "gflops",
+"peak_share"}]} (k = in_features, n = out_features; cpu_ms: processor time of all threads, median;
+gflops: 2 m n k / min_ms; peak_share: of the measured multiply-add peak of `threads` cores) and
+prints a table of speed-ups. Rows of an older file that are not measured again stay in it.
+
+Weights: 2 bits, random codebook and assignments, Gaussian x. rel_error is against the float64
+product with the decoded weight: for peers it holds their own quantization of that weight too.
 
 Read `cores` (cpu_ms / median_ms) before a ratio: well below `threads` on the large shapes means
 that other work held the processors, and the row says nothing about scaling.
@@ -15,18 +19,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import time
-from collections.abc import Callable
 from pathlib import Path
 from statistics import geometric_mean, median
 from typing import Any
 
 import numpy as np
-import onnx
-import onnxruntime
-from onnx import TensorProto, helper, numpy_helper
+from cpu_gemm_peers import PEERS, Missing, Run, onnx_model, ort_run
+from fma_peak import fma_peak_gflops
+from machine import machine
+from onnx import helper
 
 from vq4dit.plugins import (
     CONFIGURATIONS,
@@ -42,33 +44,48 @@ from vq4dit.plugins.schema import CODEBOOK_GEMM, DOMAIN, VERSION, attributes_fro
 
 #: (in_features, out_features) of DiT-XL/2's token linears: fc1, qkv, proj, fc2.
 TOKEN_SHAPES = ((1152, 4608), (1152, 3456), (1152, 1152), (4608, 1152))
-#: adaLN's linear, which sees one row per sample, and fc1 for comparison.
-FEW_ROW_SHAPES = ((1152, 6912), (1152, 4608))
+#: adaLN's linear, which sees one row per sample.
+ADALN_SHAPE = (1152, 6912)
+#: Rows of x: adaLN sees the first three, the token linears the others.
 FEW_ROWS = (1, 2, 8)
+MANY_ROWS = (64, 256, 512, 1024)
+BASELINE = "ort-fp32"
 
-Run = Callable[[], np.ndarray]
+Row = dict[str, Any]
 
 
 def main() -> None:
     """Measure all shapes and thread counts."""
     args = _arguments()
-    cases = [(args.rows, *shape) for shape in TOKEN_SHAPES]
-    cases += [(m, *shape) for shape in FEW_ROW_SHAPES for m in FEW_ROWS]
-    rows = []
+    peak = fma_peak_gflops()
+    rows: list[Row] = []
     for threads in args.threads:
-        for m, k, n in cases:
-            measured = measure_case(m, k, n, threads=threads, repeats=args.repeats, isa=args.isa)
-            rows += measured
-            print(_table_line(measured), flush=True)
-        print(_summary(rows, m=args.rows, threads=threads), flush=True)
+        for m in args.rows:
+            shapes = [*TOKEN_SHAPES, ADALN_SHAPE] if args.all_shapes else _shapes(m)
+            for k, n in shapes:
+                measured = measure_case(
+                    m, k, n, threads=threads, repeats=args.repeats, isa=args.isa, only=args.only
+                )
+                for row in measured:
+                    row["peak_share"] = round(row["gflops"] / (peak * threads), 3) if peak else None
+                rows += measured
+                print(_table(measured), flush=True)
+            if len(shapes) >= len(TOKEN_SHAPES):
+                print(_summary(rows, m=m, threads=threads), flush=True)
     if args.output:
-        document = {"machine": machine(), "rows": rows}
-        args.output.write_text(json.dumps(document, indent=1) + "\n")
+        _write(args.output, peak, _merged(args.output, rows))
 
 
 def measure_case(
-    m: int, k: int, n: int, *, threads: int, repeats: int, isa: str | None
-) -> list[dict[str, Any]]:
+    m: int,
+    k: int,
+    n: int,
+    *,
+    threads: int,
+    repeats: int,
+    isa: str | None,
+    only: list[str] | None = None,
+) -> list[Row]:
     """One row per implementation for x (m, k) times a weight (n, k)."""
     rng = np.random.default_rng(0)
     codebook_size, sub_vector_len = CONFIGURATIONS[2]
@@ -90,44 +107,54 @@ def measure_case(
     weight = codebook_decode(codebook, weights["assignments"], layout=layout)
     expected = x.astype(np.float64) @ weight.T.astype(np.float64)
     model = _codebook_model(layout, weights)
-    runs = {
-        "vq4dit-fast": _run(model, x, threads, accuracy="fast", isa=isa),
-        "vq4dit-exact": _run(model, x, threads, accuracy="exact", isa=isa),
-        "ort-fp32": _run(_matmul_model(weight), x, threads),
-    }
+    runs = {f"vq4dit-{mode}": _our_run(model, x, threads, mode, isa) for mode in ("fast", "exact")}
+    runs |= _peer_runs(weight, x, threads, only)
     rows = []
     for impl, times in _interleaved(runs, repeats).items():
         error = np.linalg.norm(runs[impl]() - expected) / np.linalg.norm(expected)
-        case = {"impl": impl, "m": m, "k": k, "n": n, "threads": threads}
-        rows.append(case | times | {"rel_error": float(f"{error:.2e}")})
+        row: Row = {"impl": impl, "m": m, "k": k, "n": n, "threads": threads} | times
+        row["rel_error"] = float(f"{error:.2e}")
+        row["gflops"] = round(2e-6 * m * n * k / times["min_ms"], 1)
+        rows.append(row)
     return rows
-
-
-def machine() -> dict[str, Any]:
-    """What the figures depend on, without the machine's name."""
-    model = platform.processor()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        lines = cpuinfo.read_text().splitlines()
-        model = next((x.split(": ")[1] for x in lines if x.startswith("model name")), model)
-    return {
-        "processor": model,
-        "processors": os.cpu_count(),
-        "isas": list(available_isas()),
-        "load_average": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
-        "onnxruntime": onnxruntime.__version__,
-        "system": platform.system(),
-    }
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--output", type=Path, help="JSON file to write")
-    parser.add_argument("--rows", type=int, default=512, help="rows of x for the token linears")
+    parser.add_argument("--output", type=Path, help="JSON file to write or to add to")
+    parser.add_argument(
+        "--rows", type=int, nargs="+", default=[*FEW_ROWS, 512], help="rows of x to measure"
+    )
+    parser.add_argument(
+        "--all-shapes", action="store_true", help="all shapes for all rows, not those they occur in"
+    )
     parser.add_argument("--repeats", type=int, default=9, help="timed calls of each")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--isa", help="scalar, avx2 or avx512 instead of the best")
+    parser.add_argument("--isa", help="scalar, avx2, avx512 or avx512vbmi instead of the best")
+    parser.add_argument("--only", nargs="+", choices=list(PEERS), help="peers; default: all")
     return parser.parse_args()
+
+
+def _shapes(m: int) -> list[tuple[int, int]]:
+    return [ADALN_SHAPE] if m <= max(FEW_ROWS) else list(TOKEN_SHAPES)
+
+
+def _merged(path: Path, rows: list[Row]) -> list[Row]:
+    """The rows of an older file with these in place of or behind them."""
+    keys = ("threads", "m", "k", "n", "impl")
+    old = json.loads(path.read_text())["rows"] if path.exists() else []
+    merged = {tuple(row[key] for key in keys): row for row in [*old, *rows]}
+    return list(merged.values())
+
+
+def _write(path: Path, peak: float | None, rows: list[Row]) -> None:
+    """One line per row."""
+    about = machine(("onnxruntime",)) | {
+        "fma_peak_gflops_per_core": peak,
+        "isas": list(available_isas()),
+    }
+    lines = ",\n ".join(json.dumps(row) for row in rows)
+    path.write_text(f'{{"machine": {json.dumps(about)},\n"rows": [\n {lines}\n]}}\n')
 
 
 def _codebook_model(layout: Layout, weights: dict[str, np.ndarray]) -> bytes:
@@ -138,45 +165,29 @@ def _codebook_model(layout: Layout, weights: dict[str, np.ndarray]) -> bytes:
         domain=DOMAIN,
         **attributes_from_layout(CODEBOOK_GEMM, layout),
     )
-    return _model(node, weights)
+    return onnx_model([node], weights, (DOMAIN, VERSION))
 
 
-def _matmul_model(weight: np.ndarray) -> bytes:
-    node = helper.make_node("MatMul", ["x", "weight"], ["y"])
-    return _model(node, {"weight": np.ascontiguousarray(weight.T)})
-
-
-def _model(node: onnx.NodeProto, initializers: dict[str, np.ndarray]) -> bytes:
-    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["m", "k"])
-    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["m", "n"])
-    tensors = [numpy_helper.from_array(value, name) for name, value in initializers.items()]
-    graph = helper.make_graph([node], "gemm", [x], [y], tensors)
-    opsets = [helper.make_opsetid("", 20), helper.make_opsetid(DOMAIN, VERSION)]
-    return helper.make_model(graph, opset_imports=opsets, ir_version=10).SerializeToString()
-
-
-def _run(
-    model: bytes, x: np.ndarray, threads: int, *, accuracy: str = "", isa: str | None = None
-) -> Run:
-    """A function that runs the model once; `accuracy` registers our library."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    # Otherwise the waiting threads of one session would eat the time of the next.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    if accuracy:
-        options.add_session_config_entry("vq4dit.accuracy", accuracy)
-        if isa:
-            options.add_session_config_entry("vq4dit.isa", isa)
-        options.register_custom_ops_library(str(_required_library()))
-    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    return lambda: session.run(None, {"x": x})[0]
-
-
-def _required_library() -> Path:
+def _our_run(model: bytes, x: np.ndarray, threads: int, mode: str, isa: str | None) -> Run:
     path = ort_library_path()
     if path is None:
         raise SystemExit("the CPU library was not built: install vq4dit with a C++ compiler")
-    return path
+    entries = {"accuracy": mode} | ({"isa": isa} if isa else {})
+    return ort_run(model, x, threads, library=str(path), **entries)
+
+
+def _peer_runs(
+    weight: np.ndarray, x: np.ndarray, threads: int, only: list[str] | None
+) -> dict[str, Run]:
+    runs = {}
+    for name, peer in PEERS.items():
+        if only and name not in only and name != BASELINE:
+            continue
+        try:
+            runs[name] = peer(weight, x, threads)
+        except Missing as missing:
+            print(f"  {name} left out: {missing}")
+    return runs
 
 
 def _interleaved(runs: dict[str, Run], repeats: int) -> dict[str, dict[str, float]]:
@@ -206,31 +217,37 @@ def _interleaved(runs: dict[str, Run], repeats: int) -> dict[str, dict[str, floa
     }
 
 
-def _table_line(rows: list[dict[str, Any]]) -> str:
-    base = next(row for row in rows if row["impl"] == "ort-fp32")
+def _table(rows: list[Row]) -> str:
+    base = next(row for row in rows if row["impl"] == BASELINE)
     first = rows[0]
-    line = f"threads {first['threads']} M {first['m']:4d} {first['k']:5d} -> {first['n']:5d}:"
+    lines = [f"threads {first['threads']} M {first['m']} {first['k']} -> {first['n']}"]
     for row in rows:
         ratios = [base[key] / row[key] for key in ("min_ms", "median_ms", "cpu_ms")]
         cores = row["cpu_ms"] / row["median_ms"]
-        line += f"  {row['impl']} {row['min_ms']:.2f} ms on {cores:.1f} cores"
-        if row is not base:
-            line += " ({:.2f}x min, {:.2f}x median, {:.2f}x cpu)".format(*ratios)
-            line += f" err {row['rel_error']:.1e}"
-    return line
+        lines.append(
+            f"  {row['impl']:18} {row['median_ms']:9.3f} ms median on {cores:.1f} cores "
+            "{:6.2f}x min {:6.2f}x median {:6.2f}x cpu".format(*ratios)
+            + f"  {row['gflops']:7.1f} GFLOP/s  error {row['rel_error']:.1e}"
+        )
+    return "\n".join(lines)
 
 
-def _summary(rows: list[dict[str, Any]], *, m: int, threads: int) -> str:
+def _summary(rows: list[Row], *, m: int, threads: int) -> str:
     """Geometric mean over the token shapes of the speed-up over ONNX Runtime's float32."""
-    chosen = [row for row in rows if row["m"] == m and row["threads"] == threads]
-    text = f"threads {threads} M {m}, geometric mean over {len(chosen) // 3} shapes:"
-    for impl in ("vq4dit-fast", "vq4dit-exact"):
+    chosen = [
+        row
+        for row in rows
+        if (row["m"], row["threads"]) == (m, threads) and (row["k"], row["n"]) in TOKEN_SHAPES
+    ]
+    lines = [f"threads {threads} M {m}, geometric mean over the token shapes"]
+    for impl in dict.fromkeys(row["impl"] for row in chosen):
+        means = []
         for key in ("min_ms", "median_ms", "cpu_ms"):
-            base = [row[key] for row in chosen if row["impl"] == "ort-fp32"]
+            base = [row[key] for row in chosen if row["impl"] == BASELINE]
             ours = [row[key] for row in chosen if row["impl"] == impl]
-            ratio = geometric_mean(b / o for b, o in zip(base, ours, strict=True))
-            text += f"  {impl} {ratio:.2f}x ({key})"
-    return text
+            means.append(geometric_mean(b / o for b, o in zip(base, ours, strict=True)))
+        lines.append(f"  {impl:18} " + "{:.2f}x min {:.2f}x median {:.2f}x cpu".format(*means))
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

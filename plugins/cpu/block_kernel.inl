@@ -1,12 +1,15 @@
 // The product-table algorithm for one block of rows, written once over the vector operations that
 // each kernels_*.cc defines in front of including this file (README.md draws it).
 //
-// Expected in scope: Float8, Int16s, PairColumns, RowScales. Everything stays in the
+// Expected in scope: Float8, Int16s, PairColumns, RowScales (and load, broadcast for more Lanes). Everything stays in the
 // including file's unnamed namespace, so that code made for one instruction set is never linked
 // into another.
 //
 // Contract: a lane (row of x) is computed from that row alone, in an order that depends on the
 // layer only. Rows that are missing in the last block repeat row 0 and are not stored.
+
+inline Float8 load(const float* p, Lanes<8>) { return load(p); }
+inline Float8 broadcast(float a, Lanes<8>) { return broadcast(a); }
 
 // The row of x in each lane.
 template <int Rows>
@@ -71,42 +74,74 @@ inline uint32_t load_last_word(const uint8_t* bytes) {
          0x808080u;
 }
 
-// The entry of table `Position` that the word's index chooses: `Lanes` numbers. Shift and mask give
-// the offset in bytes in two instructions, and the table's start is a constant.
+// The entry of table `Position` that the word's index chooses: `Lanes` numbers. Rotation and mask
+// give the offset in bytes in two instructions, and the table's start is a constant.
 template <int Lanes, int Bits, int Position, typename Number>
 inline const Number* entry_at(const Number* tables, uint32_t word) {
   constexpr int kEntryBytes = Lanes * static_cast<int>(sizeof(Number));
-  constexpr int kEntryShift = kEntryBytes == 16 ? 4 : 5;
-  static_assert(kEntryBytes == 1 << kEntryShift, "entries of 16 or 32 bytes");
+  constexpr int kEntryShift = kEntryBytes == 16 ? 4 : kEntryBytes == 32 ? 5 : 6;
+  static_assert(kEntryBytes == 1 << kEntryShift, "entries of 16, 32 or 64 bytes");
   constexpr int kShift = Bits * Position - kEntryShift;
   constexpr uint32_t kMask = ((1u << Bits) - 1u) << kEntryShift;
   constexpr size_t kTableBytes = size_t{1} << (Bits + kEntryShift);
-  const uint32_t offset = (kShift < 0 ? word << (kShift < 0 ? -kShift : 0)
-                                      : word >> (kShift < 0 ? 0 : kShift)) & kMask;
+  constexpr int kRotation = (kShift + 32) % 32;  // one instruction with BMI2; the mask cuts the rest
+  const uint32_t offset = (word >> kRotation | word << (32 - kRotation) % 32) & kMask;
   return reinterpret_cast<const Number*>(reinterpret_cast<const char*>(tables) +
                                          Position * kTableBytes + offset);
 }
 
-// Calls one(output, word) for all outputs of a word position.
-template <int Bits, typename One>
-inline void for_each_word(const uint8_t* words, int64_t count, One one) {
+// The packed words of the word positions of one pass, for the task's outputs.
+template <int Words>
+struct WordStreams {
+  const uint8_t* at[Words];
+};
+
+// One word of each stream.
+template <int Words>
+struct PassWords {
+  uint32_t at[Words];
+};
+
+// Calls one(output, words) for all outputs.
+template <int Bits, int Words, typename One>
+inline void for_each_output(const WordStreams<Words>& streams, int64_t count, One one) {
   constexpr int kSize = kWordPositions * Bits / 8;
-  for (int64_t o = 0; o + 1 < count; ++o) one(o, load_word<Bits>(words + o * kSize));
-  one(count - 1, load_last_word<Bits>(words + (count - 1) * kSize));
+  PassWords<Words> words;
+  for (int64_t o = 0; o + 1 < count; ++o) {
+    for (int w = 0; w < Words; ++w) words.at[w] = load_word<Bits>(streams.at[w] + o * kSize);
+    one(o, words);
+  }
+  for (int w = 0; w < Words; ++w) {
+    words.at[w] = load_last_word<Bits>(streams.at[w] + (count - 1) * kSize);
+  }
+  one(count - 1, words);
 }
 
-// The packed words of one word position for the task's outputs, beside each other.
-const uint8_t* words_of(const BlockTask& task, int64_t word) {
+// The packed words of one word position for the task's outputs, beside each other; `place` is the
+// word's place in the pass.
+const uint8_t* words_of(const BlockTask& task, int64_t word, int place) {
   const int64_t size = kWordPositions * task.index_bits / 8;
   if (task.four_major) return task.assignments + (word * task.out_features + task.begin) * size;
   const int64_t left = task.bytes_per_row - word * size;
   const int64_t present = left < size ? left : size;
+  uint8_t* words = task.words + place * task.words_bytes;
   for (int64_t o = 0; o < task.count; ++o) {
     const uint8_t* source = task.assignments + (task.begin + o) * task.bytes_per_row + word * size;
-    uint8_t* target = task.words + o * size;
+    uint8_t* target = words + o * size;
     for (int64_t i = 0; i < size; ++i) target[i] = i < present ? source[i] : 0x80;
   }
-  return task.words;
+  return words;
+}
+
+// Words behind the last one repeat it: their tables are zero.
+template <int Words>
+WordStreams<Words> streams_of(const BlockTask& task, int64_t word) {
+  WordStreams<Words> streams;
+  streams.at[0] = words_of(task, word, 0);
+  for (int w = 1; w < Words; ++w) {
+    streams.at[w] = word + w < task.num_words ? words_of(task, word + w, w) : streams.at[0];
+  }
+  return streams;
 }
 
 inline int64_t padded_count(const BlockTask& task) { return (task.count + 7) / 8 * 8; }

@@ -9,13 +9,13 @@
 namespace vq4dit {
 namespace {
 
-// Outputs of one task: its sums (64 bytes each) and int16 partial sums (32) should stay in L2.
-constexpr int64_t kMaxOutputs = 4608;
+// Sums of one task, outputs times lanes (576 KB): they should stay in L2 with the tables.
+constexpr int64_t kMaxSums = 4608 * 32;
 // A task below this would spend more on building its tables than on looking them up.
 constexpr int64_t kMinOutputs = 2048;
 constexpr size_t kAlignment = 64;
 
-// One growing buffer per thread, shared by all layers: a few hundred KB, bounded by kMaxOutputs.
+// One growing buffer per thread, shared by all layers: bounded by kMaxSums.
 class Scratch {
  public:
   ~Scratch() { std::free(memory_); }
@@ -56,38 +56,44 @@ class Carver {
   size_t size_ = 0;
 };
 
-size_t carve(BlockTask& task, Accuracy accuracy, uint8_t* base) {
+size_t carve(BlockTask& task, Accuracy accuracy, const BlockKernel& kernel, uint8_t* base) {
   Carver carver(base);
   const bool fast = accuracy == Accuracy::kFast;
-  const int64_t rows = fast ? kFastRows : kExactRows;
-  const int64_t entries = kWordPositions * (int64_t{1} << task.index_bits) * rows;
+  const int64_t rows = kernel.lanes;
+  const int64_t words = kernel.words_per_pass;
+  const int64_t entries = words * kWordPositions * (int64_t{1} << task.index_bits) * rows;
   task.tables = fast ? static_cast<void*>(carver.take<int16_t>(entries))
                      : static_cast<void*>(carver.take<float>(entries));
   task.columns = carver.take<float>(kBlockPositions * task.sub_vector_len * rows);
-  task.sums = carver.take<float>((task.count + 7) / 8 * 8 * rows);
-  if (fast) {
-    task.pairs = carver.take<int32_t>(kBlockPositions * task.num_pairs * rows);
-    task.partial = carver.take<int16_t>(task.count * rows);
-  }
-  if (!task.four_major) task.words = carver.take<uint8_t>(task.count * 4 + 4);
+  task.sums = carver.take<float>((task.count + kOutputTile - 1) / kOutputTile * kOutputTile * rows);
+  if (fast) task.pairs = carver.take<int32_t>(kBlockPositions * task.num_pairs * rows);
+  if (fast && words == 1) task.partial = carver.take<int16_t>(task.count * rows);
+  task.words_bytes = task.count * 4 + 4;
+  if (!task.four_major) task.words = carver.take<uint8_t>(words * task.words_bytes);
   return carver.size();
 }
 
 struct Plan {
   const GemmCall& call;
   Accuracy accuracy;
-  const Kernels& kernels;
+  const BlockKernel* kernels;  // of this mode, Kernels::kMaxWidths
   int64_t rows_per_block;
   int64_t num_blocks;
   int64_t outputs_per_group;  // O / R
   int64_t chunks_per_group;
   std::atomic<bool> out_of_memory{false};
 
-  Plan(const GemmCall& c, Accuracy a, const Kernels& k) : call(c), accuracy(a), kernels(k) {
-    rows_per_block = accuracy == Accuracy::kFast ? kFastRows : kExactRows;
+  Plan(const GemmCall& c, Accuracy a, const Kernels& k) : call(c), accuracy(a) {
+    kernels = accuracy == Accuracy::kFast ? k.fast : k.exact;
+    rows_per_block = 0;
+    for (int i = 0; i < Kernels::kMaxWidths; ++i) {
+      if (kernels[i].rows > 0) rows_per_block = kernels[i].rows;
+    }
     num_blocks = (call.num_rows + rows_per_block - 1) / rows_per_block;
     outputs_per_group = call.out_features / call.row_groups;
-    chunks_per_group = (outputs_per_group + kMaxOutputs - 1) / kMaxOutputs;
+    const int64_t lanes = kernel_for(std::min(rows_per_block, call.num_rows)).lanes;
+    const int64_t max_outputs = kMaxSums / lanes;
+    chunks_per_group = (outputs_per_group + max_outputs - 1) / max_outputs;
     // Few rows and one group: split the outputs, so that every thread has work.
     const int64_t threads = std::max(1u, std::thread::hardware_concurrency());
     while (total() < threads && outputs_per_group / (chunks_per_group + 1) >= kMinOutputs) {
@@ -98,6 +104,13 @@ struct Plan {
   int64_t total() const { return num_blocks * call.row_groups * chunks_per_group; }
 
   BlockTask task(int64_t index) const;
+
+  // The narrowest one that has a lane for every row.
+  const BlockKernel& kernel_for(int64_t num_rows) const {
+    const BlockKernel* kernel = kernels;
+    while (kernel->rows < num_rows) ++kernel;
+    return *kernel;
+  }
 };
 
 // Tasks count through the blocks of rows first, so that neighbours read the same assignments.
@@ -145,14 +158,14 @@ void run_task(void* user_data, size_t index) {
   thread_local Scratch scratch;
   Plan& plan = *static_cast<Plan*>(user_data);
   BlockTask task = plan.task(static_cast<int64_t>(index));
-  uint8_t* memory = scratch.reserve(carve(task, plan.accuracy, nullptr));
+  const BlockKernel& kernel = plan.kernel_for(task.num_rows);
+  uint8_t* memory = scratch.reserve(carve(task, plan.accuracy, kernel, nullptr));
   if (!memory) {  // called from C frames: nothing may be thrown through them
     plan.out_of_memory = true;
     return;
   }
-  carve(task, plan.accuracy, memory);
-  if (plan.accuracy == Accuracy::kExact) return plan.kernels.exact(task);
-  (task.num_rows > kFewRows ? plan.kernels.fast : plan.kernels.fast_few)(task);
+  carve(task, plan.accuracy, kernel, memory);
+  kernel.run(task);
 }
 
 }  // namespace

@@ -39,26 +39,29 @@ inline Float8 load_some(const float* source, int64_t count) {
   return load(all);
 }
 
-// Turns sums[output][lane] into rows of y: activation, or gate and residual.
+// Writes outputs o..o+7 of the task in one row of y: activation, or gate and residual.
+inline void write_outputs(const BlockTask& task, int64_t row, int64_t o, Float8 value) {
+  const int64_t present = task.count - o;
+  const int64_t place = row * task.out_features + task.begin + o;
+  value = activate(value, task.activation);
+  if (task.residual) {
+    const float* gate = task.gate + row / task.rows_per_gate * task.out_features + task.begin + o;
+    value = multiply_add(load_some(gate, present), value,
+                         load_some(task.residual + place, present));
+  }
+  store_some(task.y + place, value, present);
+}
+
+// Turns sums[output][lane] into rows of y.
 template <int Rows>
 void finish(const BlockTask& task) {
   for (int64_t o = 0; o < task.count; o += 8) {
-    const int64_t present = task.count - o;
     for (int half = 0; half < Rows && half < task.num_rows; half += 8) {
       Float8 tile[8];
       for (int i = 0; i < 8; ++i) tile[i] = load(task.sums + (o + i) * Rows + half);
       transpose(tile);
       for (int lane = 0; lane < 8 && half + lane < task.num_rows; ++lane) {
-        const int64_t row = task.row + half + lane;
-        const int64_t place = row * task.out_features + task.begin + o;
-        Float8 value = activate(tile[lane], task.activation);
-        if (task.residual) {
-          const float* gate =
-              task.gate + row / task.rows_per_gate * task.out_features + task.begin + o;
-          value = multiply_add(load_some(gate, present), value,
-                               load_some(task.residual + place, present));
-        }
-        store_some(task.y + place, value, present);
+        write_outputs(task, task.row + half + lane, o, tile[lane]);
       }
     }
   }

@@ -1,4 +1,4 @@
-// Fast mode: int16 tables of 16 or 8 rows. README.md derives the scales and the error.
+// Fast mode: int16 tables. README.md derives the scales and the error.
 
 // Quantizes the block's columns to int16 pairs with one scale per row, and gives in `scales` the
 // factor that turns a sum of table entries back into a float. README.md, "Error bound": the sum of
@@ -41,7 +41,8 @@ void build_table(const BlockTask& task, const int32_t* pairs, int16_t* table) {
   const int64_t num_pairs = Pairs ? Pairs : task.num_pairs;
   const int64_t flip = slot_flip(task.index_bits);
   const PairColumns<Rows, Pairs> columns(pairs);
-  for (int64_t c = 0; c < task.codebook_size; ++c) {
+  // May compute one entry more than there are codewords; no index leads there.
+  for (int64_t c = 0; c < task.codebook_size; c += columns.kCodewords) {
     const int32_t* codeword = task.codebook_pairs + c * num_pairs;
     store(table + (c ^ flip) * Rows, columns.product(codeword, num_pairs));
   }
@@ -57,10 +58,6 @@ void build_fast_table(const BlockTask& task, const int32_t* pairs, int16_t* tabl
   }
 }
 
-// Where the sum of a word's four entries goes: kept for the block's second word, or added to what
-// the first word left (if any) and on, as float, to the sums.
-enum class Step { kKeep, kAddToKept, kAlone };
-
 template <int Rows, int Bits>
 inline Int16s<Rows> sum_of_entries(const int16_t* tables, uint32_t word) {
   const auto first = add(load<Rows>(entry_at<Rows, Bits, 0>(tables, word)),
@@ -70,13 +67,18 @@ inline Int16s<Rows> sum_of_entries(const int16_t* tables, uint32_t word) {
   return add(first, second);
 }
 
+// Where the sum of a word's four entries goes, one word per pass: kept for the block's second word,
+// or added to what the first word left (if any) and on, as float, to the sums.
+enum class Step { kKeep, kAddToKept, kAlone };
+
 template <int Rows, int Bits, Step step>
-void look_up(const BlockTask& task, const uint8_t* words, const RowScales<Rows> scales) {
+void look_up_word(const BlockTask& task, const WordStreams<1> words,
+                  const RowScales<Rows> scales) {
   const auto* tables = static_cast<const int16_t*>(task.tables);
   int16_t* partial = task.partial;
   float* sums = task.sums;
-  for_each_word<Bits>(words, task.count, [=](int64_t o, uint32_t word) {
-    Int16s<Rows> sum = sum_of_entries<Rows, Bits>(tables, word);
+  for_each_output<Bits, 1>(words, task.count, [=](int64_t o, PassWords<1> word) {
+    Int16s<Rows> sum = sum_of_entries<Rows, Bits>(tables, word.at[0]);
     if (step == Step::kKeep) return store(partial + o * Rows, sum);
     if (step == Step::kAddToKept) sum = add(sum, load<Rows>(partial + o * Rows));
     scales.accumulate(sum, sums + o * Rows);
@@ -84,45 +86,60 @@ void look_up(const BlockTask& task, const uint8_t* words, const RowScales<Rows> 
 }
 
 template <int Rows, int Bits>
+void look_up(const BlockTask& task, int64_t word, const float* scales, const WordStreams<1> words) {
+  const RowScales<Rows> row_scales(scales);
+  if (word % 2 == 1) return look_up_word<Rows, Bits, Step::kAddToKept>(task, words, row_scales);
+  if (word + 1 < task.num_words) {
+    return look_up_word<Rows, Bits, Step::kKeep>(task, words, row_scales);
+  }
+  look_up_word<Rows, Bits, Step::kAlone>(task, words, row_scales);
+}
+
+// Two words per pass: the whole block, with nothing to keep in between.
+template <int Rows, int Bits>
+void look_up(const BlockTask& task, int64_t, const float* scales, const WordStreams<2> words) {
+  constexpr int64_t kWordTables = int64_t{kWordPositions} * (1 << Bits) * Rows;
+  const RowScales<Rows> row_scales(scales);
+  const auto* tables = static_cast<const int16_t*>(task.tables);
+  float* sums = task.sums;
+  for_each_output<Bits, 2>(words, task.count, [=](int64_t o, PassWords<2> word) {
+    row_scales.accumulate(add(sum_of_entries<Rows, Bits>(tables, word.at[0]),
+                              sum_of_entries<Rows, Bits>(tables + kWordTables, word.at[1])),
+                          sums + o * Rows);
+  });
+}
+
+template <int Rows, int Words, int Bits>
 void fast_block_of(const BlockTask& task) {
-  constexpr int kSlots = 1 << Bits;
+  constexpr int64_t kTableSize = int64_t{1 << Bits} * Rows;
   const RowPointers<Rows> rows(task);
   auto* tables = static_cast<int16_t*>(task.tables);
   float scales[Rows];
   start_with_bias<Rows>(task);
-  for (int64_t word = 0; word < task.num_words; ++word) {
-    const bool second = word % 2 == 1;
-    if (!second) {
+  for (int64_t word = 0; word < task.num_words; word += Words) {
+    const int64_t in_block = word % 2 * kWordPositions;
+    if (in_block == 0) {
       load_columns<Rows>(task, rows, word / 2);
       quantize_columns<Rows>(task, scales);
     }
-    for (int u = 0; u < kWordPositions; ++u) {
-      const int64_t place = (second ? kWordPositions : 0) + u;
-      int16_t* table = tables + u * kSlots * Rows;
+    for (int u = 0; u < Words * kWordPositions; ++u) {
+      int16_t* table = tables + u * kTableSize;
       if (word * kWordPositions + u < task.num_sub_vectors) {
-        build_fast_table<Rows>(task, task.pairs + place * task.num_pairs * Rows, table);
+        build_fast_table<Rows>(task, task.pairs + (in_block + u) * task.num_pairs * Rows, table);
       } else {  // padding: whatever index a file holds there counts as zero
-        __builtin_memset(table, 0, kSlots * Rows * sizeof(int16_t));
+        __builtin_memset(table, 0, kTableSize * sizeof(int16_t));
       }
     }
-    const uint8_t* words = words_of(task, word);
-    const RowScales<Rows> row_scales(scales);
-    if (second) {
-      look_up<Rows, Bits, Step::kAddToKept>(task, words, row_scales);
-    } else if (word + 1 < task.num_words) {
-      look_up<Rows, Bits, Step::kKeep>(task, words, row_scales);
-    } else {
-      look_up<Rows, Bits, Step::kAlone>(task, words, row_scales);
-    }
+    look_up<Rows, Bits>(task, word, scales, streams_of<Words>(task, word));
   }
   finish<Rows>(task);
 }
 
-template <int Rows>
+template <int Rows, int Words>
 void fast_block(const BlockTask& task) {
   switch (task.index_bits) {
-    case 4: return fast_block_of<Rows, 4>(task);
-    case 6: return fast_block_of<Rows, 6>(task);
-    default: return fast_block_of<Rows, 8>(task);
+    case 4: return fast_block_of<Rows, Words, 4>(task);
+    case 6: return fast_block_of<Rows, Words, 6>(task);
+    default: return fast_block_of<Rows, Words, 8>(task);
   }
 }

@@ -9,14 +9,19 @@ std::vector<const Kernels*> detect() {
   std::vector<const Kernels*> found = {&kScalarKernels};
 #if defined(VQ4DIT_HAVE_X86)
   __builtin_cpu_init();
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+      __builtin_cpu_supports("bmi2")) {
     found.push_back(&kAvx2Kernels);
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
         __builtin_cpu_supports("avx512vnni")) {
       found.push_back(&kAvx512Kernels);
+      if (__builtin_cpu_supports("avx512vbmi")) found.push_back(&kAvx512VbmiKernels);
     }
   }
+#endif
+#if defined(VQ4DIT_HAVE_NEON)
+  found.push_back(&kNeonKernels);
 #endif
   return found;
 }

@@ -12,10 +12,9 @@ namespace vq4dit {
 constexpr int kWordPositions = 4;   // sub-vectors per word
 constexpr int kBlockPositions = 8;  // sub-vectors per accumulation block: two words
 
-// Rows of x that one call works on: the lanes of one table entry.
-constexpr int kFastRows = 16;  // int16 lanes
-constexpr int kFewRows = 8;    // int16 lanes where a block has no more rows; half the tables
-constexpr int kExactRows = 8;  // float lanes
+// Chooses the functions of a vector operation by the number of lanes.
+template <int Number>
+struct Lanes {};
 
 // One block of rows times one range of outputs, all inside one row group.
 struct BlockTask {
@@ -40,7 +39,7 @@ struct BlockTask {
   // Rows.
   const float* x;   // first row of the block, row stride I
   int64_t row;      // its number in the batch
-  int64_t num_rows;  // 1..kFastRows or kExactRows
+  int64_t num_rows;  // 1..BlockKernel::rows
   // Outputs [begin, begin + count).
   int64_t begin;
   int64_t count;
@@ -51,24 +50,41 @@ struct BlockTask {
   int64_t rows_per_gate;  // S
   // Scratch of this thread, 64-byte aligned parts.
   float* columns;     // (8 * d, rows): the block's columns of x, transposed
-  int32_t* pairs;     // (8, num_pairs, 16): the same in int16 pairs; fast mode only
-  void* tables;       // (4, 2^index_bits, rows) int16 or float
-  float* sums;        // (count rounded up to 8, rows)
-  int16_t* partial;   // (count, 16); fast mode only
-  uint8_t* words;     // (count, word bytes) + 4; layout ROWS only
+  int32_t* pairs;     // (8, num_pairs, rows): the same in int16 pairs; fast mode only
+  void* tables;       // (4 * words per pass, 2^index_bits, rows) int16 or float
+  float* sums;        // (count rounded up to kOutputTile, rows), or (rows, count rounded up)
+  int16_t* partial;   // (count, rows); fast mode with one word per pass only
+  uint8_t* words;     // (words per pass, words_bytes); layout ROWS only
+  int64_t words_bytes;
 };
 
+// Scratch for sums is rounded up to this many outputs.
+constexpr int64_t kOutputTile = 256;
+
+// A function for blocks of up to `rows` rows of x; scratch is laid out for `lanes` rows.
+struct BlockKernel {
+  int rows;
+  int lanes;
+  int words_per_pass;  // words whose tables are built and looked up together: 1 or 2
+  void (*run)(const BlockTask&);
+};
+
+// Of one mode, all kernels give the same bits; ascending rows, unused places at the end empty.
 struct Kernels {
+  static constexpr int kMaxWidths = 4;
   const char* name;
-  void (*fast)(const BlockTask&);
-  void (*fast_few)(const BlockTask&);  // up to kFewRows rows; the same bits as `fast`
-  void (*exact)(const BlockTask&);
+  BlockKernel fast[kMaxWidths];
+  BlockKernel exact[kMaxWidths];
 };
 
 extern const Kernels kScalarKernels;
 #if defined(VQ4DIT_HAVE_X86)
 extern const Kernels kAvx2Kernels;
 extern const Kernels kAvx512Kernels;
+extern const Kernels kAvx512VbmiKernels;
+#endif
+#if defined(VQ4DIT_HAVE_NEON)
+extern const Kernels kNeonKernels;
 #endif
 
 }  // namespace vq4dit

@@ -12,6 +12,10 @@ namespace {
 
 }  // namespace
 
-const Kernels kAvx2Kernels = {"avx2", fast_block<kFastRows>, fast_block<kFewRows>, exact_block};
+const Kernels kAvx2Kernels = {
+    "avx2",
+    {{8, 8, 2, fast_block<8, 2>}, {16, 16, 1, fast_block<16, 1>}, {}, {}},
+    {{8, 8, 1, exact_block<8, 1>}, {}, {}, {}},
+};
 
 }  // namespace vq4dit

@@ -1,6 +1,5 @@
-// The kernels for AVX-512 (F, BW, DQ, VL, VNNI): the AVX2 code on 256-bit registers, with VNNI's
-// pair products. Compiled with those flags, called only where the machine has them. Wider registers
-// brought nothing on Zen 4, where table look-ups wait for the L1 and L2 caches.
+// The kernels for AVX-512 (F, BW, DQ, VL, VNNI). Compiled with those flags, called only where the
+// machine has them.
 #include <immintrin.h>
 
 #include "kernels.h"
@@ -9,11 +8,19 @@ namespace vq4dit {
 namespace {
 
 #include "vector_avx2.inl"
+#include "vector_avx512.inl"
 
 #include "block_kernel.inl"
 
 }  // namespace
 
-const Kernels kAvx512Kernels = {"avx512", fast_block<kFastRows>, fast_block<kFewRows>, exact_block};
+const Kernels kAvx512Kernels = {
+    "avx512",
+    {{8, 8, 2, fast_block<8, 2>},
+     {16, 16, 1, fast_block<16, 1>},
+     {32, 32, 2, fast_block<32, 2>},
+     {}},
+    {{8, 8, 1, exact_block<8, 1>}, {16, 16, 1, exact_block<16, 1>}, {}, {}},
+};
 
 }  // namespace vq4dit

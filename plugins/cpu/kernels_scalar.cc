@@ -120,6 +120,7 @@ inline int32_t high_half(int32_t pair) { return pair >> 16; }
 // One sub-vector of all rows; product() gives round(<x, codeword> / 65536) for each row.
 template <int Rows, int Pairs>
 struct PairColumns {
+  static constexpr int kCodewords = 1;
   const int32_t* pairs;
 
   explicit PairColumns(const int32_t* p) : pairs(p) {}
@@ -156,6 +157,10 @@ struct RowScales {
 
 }  // namespace
 
-const Kernels kScalarKernels = {"scalar", fast_block<kFastRows>, fast_block<kFewRows>, exact_block};
+const Kernels kScalarKernels = {
+    "scalar",
+    {{8, 8, 1, fast_block<8, 1>}, {16, 16, 1, fast_block<16, 1>}, {}, {}},
+    {{8, 8, 1, exact_block<8, 1>}, {}, {}, {}},
+};
 
 }  // namespace vq4dit

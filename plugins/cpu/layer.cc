@@ -143,7 +143,8 @@ QuantizedCodebook quantize_codebook(const LayerSpec& spec, const float* codebook
   const int64_t length = spec.sub_vector_len;
   const int64_t num_pairs = spec.num_pairs();
   QuantizedCodebook result;
-  result.pairs.assign(row_groups * spec.codebook_size * num_pairs, 0);
+  // One codeword more, which kernels that take two at a time may read.
+  result.pairs.assign((row_groups * spec.codebook_size + 1) * num_pairs, 0);
   for (int64_t group = 0; group < row_groups; ++group) {
     const float* values = codebook + group * spec.codebook_size * length;
     double longest = 0;

@@ -61,7 +61,8 @@ void decode_rows(const LayerSpec& spec, const float* codebook, int64_t row_group
 
 // A codebook in int16 for the fast mode: value = int16 * scale, one scale per row group.
 struct QuantizedCodebook {
-  std::vector<int32_t> pairs;  // (R, K, num_pairs), two int16 in each, the first in the low half
+  // (R, K, num_pairs) and num_pairs more; two int16 in each, the first in the low half.
+  std::vector<int32_t> pairs;
   std::vector<float> scales;   // (R); NaN where the group holds a non-finite value
 };
 

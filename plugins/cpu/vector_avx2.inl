@@ -105,6 +105,7 @@ inline Int16s<8> high_halves(const __m256i (&sums)[1]) {
 // One sub-vector of all rows; product() gives round(<x, codeword> / 65536) for each row.
 template <int Rows, int Pairs>
 struct PairColumns {
+  static constexpr int kCodewords = 1;
   static constexpr int kVectors = Rows / 8;
   static constexpr int kHeld = Pairs ? Pairs : 1;
   const int32_t* pairs;

@@ -1,0 +1,21 @@
+// The kernels for NEON, which every AArch64 processor has.
+#include <arm_neon.h>
+
+#include "kernels.h"
+
+namespace vq4dit {
+namespace {
+
+#include "vector_neon.inl"
+
+#include "block_kernel.inl"
+
+}  // namespace
+
+const Kernels kNeonKernels = {
+    "neon",
+    {{8, 8, 2, fast_block<8, 2>}, {16, 16, 1, fast_block<16, 1>}, {}, {}},
+    {{8, 8, 1, exact_block<8, 1>}, {}, {}, {}},
+};
+
+}  // namespace vq4dit
