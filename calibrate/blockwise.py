@@ -14,27 +14,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vq4dit.errors import Vq4ditError
-
 from .blocks import block_linears, load_block, replace_linear, watch_inputs
 from .checkpoint import Checkpoint
 from .dit import DiTBlock
 from .layer import VQLinear
-from .losses import ratio_loss
+from .ratio_training import RatioTrainer, SoftStep
 from .recipe import Recipe
 from .start import LayerSpec, start_layer
 
 #: Points whose activations are computed at once.
 _CHUNK = 64
-
-
-@dataclass(frozen=True, kw_only=True)
-class SoftStep:
-    """What one step of the soft stage reports: loss parts and the share of frozen sub-vectors."""
-
-    feature_loss: float
-    ratio_loss: float
-    frozen_share: float
 
 
 @dataclass(kw_only=True)
@@ -129,71 +118,13 @@ def soft_steps(
     generator = torch.Generator().manual_seed(seed)
     update = (targets - streams.student).square().mean().clamp(min=1e-12)
     if any(layer.is_soft for layer in layers):
-        optimizer = ratio_optimizer(layers, recipe)
+        trainer = RatioTrainer(layers, recipe)
         for _ in range(recipe.soft_steps):
             chosen = torch.randint(len(targets), (recipe.batch_size,), generator=generator)
             output = block(streams.student[chosen], streams.condition[chosen])
-            distance = (output - targets[chosen]).square().mean() / update
-            openness = mean_ratio_loss(layers, recipe.ratio_loss)
-            loss = distance + recipe.ratio_loss_weight * openness
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            check_finite(loss, "the soft stage")
-            optimizer.step()
-            yield SoftStep(
-                feature_loss=distance.item(),
-                ratio_loss=openness.item(),
-                frozen_share=freeze_layers(layers, recipe),
-            )
+            yield trainer.step((output - targets[chosen]).square().mean() / update)
     for layer in layers:
         layer.harden()
-
-
-def ratio_optimizer(layers: list[VQLinear], recipe: Recipe) -> torch.optim.Optimizer:
-    """The recipe's optimizer over ratios, biases and codebooks.
-
-    Where the recipe is not joint, a codebook waits without gradient until its layer is decided.
-    """
-    ratios = [layer.ratio_logits for layer in layers if layer.ratio_logits is not None]
-    others = [p for layer in layers for p in (layer.bias, layer.codebook)]
-    for layer in layers:
-        layer.codebook.requires_grad_(recipe.joint_codebook)
-    groups = [
-        {"params": ratios, "lr": recipe.ratio_lr},
-        {"params": others, "lr": recipe.codebook_lr},
-    ]
-    if recipe.optimizer == "adam":
-        return torch.optim.Adam(groups, betas=(0.9, 0.95))
-    return torch.optim.RMSprop(groups, alpha=0.9)  # as published
-
-
-def mean_ratio_loss(layers: list[VQLinear], form: str) -> Tensor:
-    """L_r, mean over the layers that are still soft; 0 if none is."""
-    losses = [ratio_loss(layer.ratios(), layer.frozen, form) for layer in layers if layer.is_soft]
-    return torch.stack(losses).mean() if losses else torch.zeros(())
-
-
-def freeze_layers(layers: list[VQLinear], recipe: Recipe) -> float:
-    """Freeze decided sub-vectors, decide nearly frozen layers; returns the mean frozen share."""
-    if recipe.freeze_threshold is None:
-        return 0.0
-    shares = []
-    for layer in layers:
-        share = layer.freeze(recipe.freeze_threshold)
-        if layer.is_soft and share > recipe.layer_freeze_share:
-            layer.harden()
-            layer.codebook.requires_grad_(True)
-        shares.append(share)
-    return sum(shares) / len(shares)
-
-
-def check_finite(loss: Tensor, where: str) -> None:
-    """Stop a run that has diverged; what it saved before stays usable."""
-    if not torch.isfinite(loss):
-        raise Vq4ditError(
-            f"the loss of {where} became {loss.item()}; needed a finite number. Lower the learning "
-            "rate or calibrate from another seed; finished blocks are kept for --resume"
-        )
 
 
 @torch.no_grad()

@@ -13,10 +13,10 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from .blockwise import check_finite
 from .dit import DiT
 from .layer import VQLinear
 from .losses import relative_error
+from .ratio_training import check_finite
 from .recipe import Recipe
 from .trajectory import Trajectories, draw_batch
 

@@ -12,15 +12,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from .blockwise import (
-    SoftStep,
-    check_finite,
-    freeze_layers,
-    mean_ratio_loss,
-    ratio_optimizer,
-)
 from .dit import DiT
 from .layer import VQLinear
+from .ratio_training import RatioTrainer, SoftStep
 from .recipe import Recipe
 from .trajectory import Trajectories, draw_batch
 
@@ -40,7 +34,7 @@ def calibrate_model(
         What each step reports.
     """
     layers = [module for module in student.modules() if isinstance(module, VQLinear)]
-    optimizer = ratio_optimizer(layers, recipe)
+    trainer = RatioTrainer(layers, recipe)
     for step in range(recipe.soft_steps):
         batch = draw_batch(
             trajectories,
@@ -55,18 +49,7 @@ def calibrate_model(
         distances = [
             (y - target).square().mean() for y, target in zip(outputs, targets, strict=True)
         ]
-        distance = torch.stack(distances).mean()
-        openness = mean_ratio_loss(layers, recipe.ratio_loss)
-        loss = distance + recipe.ratio_loss_weight * openness
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        check_finite(loss, "the soft stage")
-        optimizer.step()
-        yield SoftStep(
-            feature_loss=distance.item(),
-            ratio_loss=openness.item(),
-            frozen_share=freeze_layers(layers, recipe),
-        )
+        yield trainer.step(torch.stack(distances).mean())
     for layer in layers:
         layer.harden()
 

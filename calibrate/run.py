@@ -22,7 +22,7 @@ from vq4dit.errors import OptionError
 from .allocation import Allocation, allocate_bits, check_precision
 from .artifact import ArtifactInfo, save_artifact
 from .blocks import dense_linear, load_block, replace_linear
-from .blockwise import SoftStep, Streams, calibrate_block, skip_block
+from .blockwise import Streams, calibrate_block, skip_block
 from .checkpoint import Checkpoint, CheckpointOptions
 from .distillation import Distiller
 from .dit import DiT, DiTBlock
@@ -30,6 +30,7 @@ from .layer import VQLinear
 from .modelwise import calibrate_model
 from .precision import Precision, fitting_bits
 from .progress import Progress, silent
+from .ratio_training import SoftStep
 from .recipe import Recipe, recipe_by_name
 from .sensitivity import measure_sensitivity
 from .source import open_checkpoint

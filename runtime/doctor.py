@@ -20,7 +20,7 @@ OPTIONAL_MODULES = {
     "diffusers": ("the VAE of the demo model's training", "calibrate"),
     "scipy": ("the Frechet distance of evaluate", "calibrate"),
     "tensorrt": ("target tensorrt", "tensorrt"),
-    "tensorrt_rtx": ("target tensorrt-rtx", "dev"),
+    "tensorrt_rtx": ("the tests of the exported graphs", "dev"),
 }
 
 

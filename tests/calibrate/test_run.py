@@ -14,7 +14,7 @@ from support_calibrate import TINY, random_model, random_vq_linear, save_checkpo
 
 from vq4dit import atomic_file
 from vq4dit.calibrate.artifact import Artifact
-from vq4dit.calibrate.blockwise import freeze_layers, ratio_optimizer
+from vq4dit.calibrate.ratio_training import freeze_layers, ratio_optimizer
 from vq4dit.calibrate.recipe import RECIPES
 from vq4dit.calibrate.run import calibrate
 from vq4dit.errors import ArtifactError, OptionError, Vq4ditError

@@ -37,7 +37,7 @@ def test_writes_an_artifact_and_tells_what_it_did(checkpoint, tmp_path, capsys, 
 def test_ends_with_a_table_and_the_reports_files(checkpoint, tmp_path, capsys, method):
     output, report = tmp_path / "x.vq.safetensors", tmp_path / "report.png"
     arguments = ["calibrate", str(checkpoint), "-o", str(output), "--method", method]
-    assert main([*arguments, "--report", str(report), "--quiet", "--threads", "1"]) == 0
+    assert main([*arguments, "--report", str(report), "--threads", "1"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert max(len(line) for line in lines if str(tmp_path) not in line) <= 80
     kinds = [line.split()[0] for line in lines[2:8]]

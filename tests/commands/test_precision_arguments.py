@@ -48,7 +48,7 @@ def arguments(tmp_path):
 
 def test_a_target_is_told_in_the_table(tmp_path, capsys):
     checkpoint = save_checkpoint(tmp_path / "dit.safetensors")
-    arguments = ["calibrate", str(checkpoint), "-o", str(tmp_path / "x.vq.safetensors"), "--quiet"]
+    arguments = ["calibrate", str(checkpoint), "-o", str(tmp_path / "x.vq.safetensors")]
     assert main([*arguments, "--method", "kmeans", "--target-size", "0.09MB"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert any(line.startswith("allocated: ") for line in lines)

@@ -92,7 +92,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         )
     size = args.output.stat().st_size
     files = {} if args.report is None else write_report_files(args.report, summary)
-    if not args.json:
+    if not args.json and not args.quiet:
         print("\n".join(summary_table(summary)))
         print(f"{args.output}: {size / 2**20:.2f} MiB")
         print("\n".join(files.values()), end="\n" if files else "")
