@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -51,6 +51,8 @@ class Pipeline:
         threads: threads of one step, None for ONNX Runtime's choice.
         providers: ONNX Runtime providers for target onnx, None for the CPU.
         verify: also run the engine's self-test.
+        low_memory: hold one model at a time: the step model is freed before the decoder is loaded,
+            and pictures are decoded one by one. Costs loading the models again in every call.
     Raises:
         ArtifactError: the directory is damaged, or the self-test fails.
         BackendUnavailable: this machine lacks what the engine needs.
@@ -65,6 +67,7 @@ class Pipeline:
         threads: int | None = None,
         providers: Sequence[str] | None = None,
         verify: bool = False,
+        low_memory: bool = False,
     ) -> None:
         self.engine_dir = Path(engine_dir)
         self.manifest: Manifest = load_manifest(self.engine_dir)
@@ -72,18 +75,23 @@ class Pipeline:
         verify_files(self.engine_dir, self.manifest)
         used = tuple(providers or CPU_PROVIDERS)
         self._lock = threading.Lock()
-        self._session: StepSession | None = OrtStepSession(
+        self._low_memory, self._closed = low_memory, False
+        self._load_step: Callable[[], StepSession] = partial(
+            OrtStepSession,
             self._path("step"),
             library=native_library(self.manifest),
             accuracy=accuracy,
             threads=threads,
             providers=used,
         )
+        self._session: StepSession | None = self._load_step()
+        self._load_decoder: Callable[[], DecoderSession] | None = None
         self._decoder: DecoderSession | None = None
         if "decoder" in self.manifest.files:
-            self._decoder = OrtDecoderSession(
-                self._path("decoder"), threads=threads, providers=used
+            self._load_decoder = partial(
+                OrtDecoderSession, self._path("decoder"), threads=threads, providers=used
             )
+            self._decoder = None if low_memory else self._load_decoder()
         self._told_cfg_cost = False
         schedule = self.manifest.schedule
         self._alpha_bar = linear_alpha_bar(
@@ -158,11 +166,15 @@ class Pipeline:
             latent = self._sample(
                 latent, label[rows], samples[rows], schedule, table, scale, seed, report
             )
-            results.append(latent if output == "latent" else self.decode(latent))
+            results.append(latent)
+        if output == "uint8":  # after all sampling: with low_memory only one model fits
+            results = [self.decode(latent) for latent in results]
         return np.concatenate(results)
 
     def decode(self, latents: Floats) -> NDArray[np.uint8]:
-        """Final latents (N, C, h, w) float32 to pictures (N, H, W, C) uint8, all in one batch.
+        """Final latents (N, C, h, w) float32 to pictures (N, H, W, C) uint8.
+
+        All in one batch, with low_memory one by one.
 
         The latent of a pixel model is a picture itself.
 
@@ -174,22 +186,23 @@ class Pipeline:
         if "decoder" not in self.manifest.files:
             return uint8_from_pictures(latents)
         with self._lock:
-            if self._decoder is None:
-                raise OptionError(f"{self.engine_dir}: this pipeline is closed; open it again")
-            return uint8_from_pictures(self._decoder.decode(latents))
+            decoder = self._open_decoder()
+            size = 1 if self._low_memory else max(len(latents), 1)
+            parts = [latents[i : i + size] for i in range(0, max(len(latents), 1), size)]
+            return np.concatenate([uint8_from_pictures(decoder.decode(part)) for part in parts])
 
     def selftest(self, tensors: Mapping[str, NDArray[Any]]) -> SelfTestResult:
         """Run the engine's self-test (`selftest.load_selftest`) and give the errors."""
         with self._lock:
-            return run_selftest(tensors, self._open_session(), self._decoder)
+            open_decoder = None if self._load_decoder is None else self._open_decoder
+            return run_selftest(tensors, self._open_session(), open_decoder)
 
     def close(self) -> None:
         """Free the sessions; a second call does nothing."""
         with self._lock:
-            for session in (self._session, self._decoder):
-                if session is not None:
-                    session.close()
-            self._session = self._decoder = None
+            self._closed = True
+            self._free_step()
+            self._free_decoder()
 
     def __enter__(self) -> Pipeline:
         return self
@@ -239,9 +252,36 @@ class Pipeline:
             return self._open_session().run(inputs)
 
     def _open_session(self) -> StepSession:
+        self._check_open()
+        if self._low_memory:
+            self._free_decoder()
         if self._session is None:
-            raise OptionError(f"{self.engine_dir}: this pipeline is closed; open it again")
+            self._session = self._load_step()
         return self._session
+
+    def _open_decoder(self) -> DecoderSession:
+        self._check_open()
+        if self._low_memory:
+            self._free_step()
+        if self._decoder is None:
+            if self._load_decoder is None:
+                raise OptionError(f"{self.engine_dir}: has no decoder")
+            self._decoder = self._load_decoder()
+        return self._decoder
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise OptionError(f"{self.engine_dir}: this pipeline is closed; open it again")
+
+    def _free_step(self) -> None:
+        if self._session is not None:
+            self._session.close()
+        self._session = None
+
+    def _free_decoder(self) -> None:
+        if self._decoder is not None:
+            self._decoder.close()
+        self._decoder = None
 
     def _require_selftest(self, accuracy: str) -> None:
         """Raise ArtifactError if the self-test's errors are above the limits."""

@@ -7,7 +7,7 @@ ONNX Runtime's function bodies; `verify` and `Pipeline(verify=True)` run it agai
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -90,17 +90,22 @@ def selftest_tensors(
 
 
 def run_selftest(
-    tensors: Mapping[str, NDArray[Any]], session: StepSession, decoder: DecoderSession | None
+    tensors: Mapping[str, NDArray[Any]],
+    session: StepSession,
+    open_decoder: Callable[[], DecoderSession] | None,
 ) -> SelfTestResult:
-    """Run the stored inputs and compare with the stored outputs."""
+    """Run the stored inputs and compare with the stored outputs.
+
+    The decoder is opened after the step has run: opening it may free the step model.
+    """
     inputs = stored_inputs(tensors)
     errors = [
         relative_error(found, tensors[name])
         for name, found in zip(_OUTPUTS, session.run(inputs), strict=True)
     ]
     levels = None
-    if decoder is not None and "image" in tensors:
-        image = uint8_from_pictures(decoder.decode(inputs.latent[:1]))
+    if open_decoder is not None and "image" in tensors:
+        image = uint8_from_pictures(open_decoder().decode(inputs.latent[:1]))
         levels = int(np.abs(image.astype(np.int16) - tensors["image"]).max())
     return SelfTestResult(latent_out=errors[0], x_start=errors[1], image_levels=levels)
 

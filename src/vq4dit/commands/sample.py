@@ -35,6 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--accuracy", choices=("fast", "exact"), default="fast", help="kernels")
     parser.add_argument("--threads", type=int, help="threads of one step")
     parser.add_argument("--batch-size", type=int, help="pictures of one step")
+    parser.add_argument(
+        "--low-memory", action="store_true", help="free the step model before decoding"
+    )
     parser.add_argument("--columns", type=int, help="columns of the grid")
     parser.add_argument(
         "--separate", action="store_true", help="one file per picture: NAME-0000.png, ..."
@@ -52,7 +55,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     if args.output.suffix.lower() != ".png":
         raise OptionError(f"{args.output}: needed a name that ends in .png")
     check_writable(args.output)
-    with Pipeline(args.engine, accuracy=args.accuracy, threads=args.threads) as pipeline:
+    with Pipeline(
+        args.engine, accuracy=args.accuracy, threads=args.threads, low_memory=args.low_memory
+    ) as pipeline:
         parameters = _parameters(args, pipeline)
         start = time.perf_counter()
         images = _draw(args, pipeline, labels)
