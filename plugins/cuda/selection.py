@@ -1,0 +1,155 @@
+"""Which kernel runs a linear: the cost model's choice, or what a measured selection says.
+
+`choose_dense` is the baseline, a float16 GEMM library. `choose_codebook` compares our kernels and
+decode-then-GEMM under what the caller can launch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from vq4dit.errors import OptionError
+
+from .cost_model import (
+    GEMV_MAX_M,
+    CodebookFormat,
+    Prediction,
+    predict_decode,
+    predict_gemm,
+    predict_gemv,
+)
+from .efficiency import ASSUMED, Efficiencies
+from .gpu_table import Gpu
+from .launch_table import CODEBOOK_TILES, LIBRARY_TILES
+
+#: Blocks that may share one tile of y along K.
+_SPLITS = (1, 2, 3, 4)
+#: Columns of x per split below which none is worth its exchange.
+_MIN_SPLIT_K = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class Launcher:
+    """What the caller of our kernels can do: launches per operation, and memory between them."""
+
+    max_launches: int
+    has_workspace: bool
+
+
+#: TensorRT's ahead-of-time plugins: one launch per operation, no workspace.
+AHEAD_OF_TIME = Launcher(max_launches=1, has_workspace=False)
+
+#: The C++ plugin: several launches, workspace from TensorRT.
+PLUGIN_LIBRARY = Launcher(max_launches=2, has_workspace=True)
+
+
+def choose_dense(
+    gpu: Gpu,
+    m: int,
+    n: int,
+    k: int,
+    *,
+    is_weight_in_l2: bool = False,
+    bytes_per_output: float = 2,
+    efficiencies: Efficiencies = ASSUMED,
+) -> Prediction:
+    """The fastest of a float16 GEMM library's launches: it is taken to choose without error."""
+    candidates = [
+        predict_gemm(
+            gpu, tile, m, n, k, weight=None, split_k=split, is_weight_in_l2=is_weight_in_l2,
+            bytes_per_output=bytes_per_output, efficiencies=efficiencies,
+        )
+        for tile in LIBRARY_TILES
+        for split in _splits(k)
+    ]  # fmt: skip
+    if m <= GEMV_MAX_M and not is_weight_in_l2:
+        candidates.append(predict_gemv(gpu, m, n, k, weight=None, efficiencies=efficiencies))
+    return _fastest(candidates)
+
+
+def codebook_candidates(
+    gpu: Gpu,
+    m: int,
+    n: int,
+    k: int,
+    weight: CodebookFormat,
+    *,
+    launcher: Launcher = AHEAD_OF_TIME,
+    bytes_per_output: float = 2,
+    efficiencies: Efficiencies = ASSUMED,
+) -> list[Prediction]:
+    """Every way to run a quantized linear that the launcher has, fastest first."""
+    splits = _splits(k) if launcher.has_workspace else (1,)
+    found = [
+        predict_gemm(
+            gpu, tile, m, n, k, weight=weight, split_k=split, bytes_per_output=bytes_per_output,
+            efficiencies=efficiencies,
+        )
+        for tile in CODEBOOK_TILES
+        for split in splits
+    ]  # fmt: skip
+    if m <= GEMV_MAX_M:
+        found.append(predict_gemv(gpu, m, n, k, weight=weight, efficiencies=efficiencies))
+    if launcher.has_workspace and launcher.max_launches > 1:
+        found.append(
+            decode_then_gemm(
+                gpu, m, n, k, weight,
+                bytes_per_output=bytes_per_output, efficiencies=efficiencies,
+            )
+        )  # fmt: skip
+    return sorted((p for p in found if p is not None), key=lambda p: p.seconds)
+
+
+def choose_codebook(
+    gpu: Gpu,
+    m: int,
+    n: int,
+    k: int,
+    weight: CodebookFormat,
+    *,
+    launcher: Launcher = AHEAD_OF_TIME,
+    bytes_per_output: float = 2,
+    efficiencies: Efficiencies = ASSUMED,
+) -> Prediction:
+    """The fastest of `codebook_candidates`."""
+    return codebook_candidates(
+        gpu, m, n, k, weight, launcher=launcher, bytes_per_output=bytes_per_output,
+        efficiencies=efficiencies,
+    )[0]  # fmt: skip
+
+
+def decode_then_gemm(
+    gpu: Gpu,
+    m: int,
+    n: int,
+    k: int,
+    weight: CodebookFormat,
+    *,
+    bytes_per_output: float = 2,
+    efficiencies: Efficiencies = ASSUMED,
+) -> Prediction:
+    """Write the float16 weight into a scratch buffer, then multiply by a GEMM library."""
+    decode, stays = predict_decode(gpu, n, k, weight=weight, efficiencies=efficiencies)
+    gemm = choose_dense(
+        gpu, m, n, k, is_weight_in_l2=stays, bytes_per_output=bytes_per_output,
+        efficiencies=efficiencies,
+    )  # fmt: skip
+    return replace(
+        gemm,
+        kernel="decode_then_gemm",
+        seconds=decode.seconds + gemm.seconds,
+        parts=dict(gemm.parts) | {"decode": decode.seconds},
+        workspace_bytes=decode.workspace_bytes + gemm.workspace_bytes,
+        num_launches=2,
+    )
+
+
+def _splits(k: int) -> tuple[int, ...]:
+    return tuple(split for split in _SPLITS if split == 1 or k // split >= _MIN_SPLIT_K)
+
+
+def _fastest(candidates: list[Prediction | None]) -> Prediction:
+    fitting = [candidate for candidate in candidates if candidate is not None]
+    if not fitting:
+        raise OptionError("no kernel of the table fits on this GPU")
+    return min(fitting, key=lambda prediction: prediction.seconds)
