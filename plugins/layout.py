@@ -38,15 +38,30 @@ WORD_POSITIONS = 4
 
 
 class AssignmentLayout(IntEnum):
-    """Order of the packed bytes; each is a pad, a reshape and a transpose of ROWS.
+    """Order of the packed indices; each is a pad, a reshape and a transpose of ROWS.
 
     ROWS: (O, bytes_per_row), as stored in files.
     FOUR_MAJOR: (ceil(G / 4), O, word_bytes), the indices of four successive sub-vectors of one
     output beside each other, outputs contiguous: what the CPU kernel streams through.
+    MMA_LANES: (ceil(I / 64), O, bytes per 64 columns), what each lane of a warp needs for 64
+    columns beside each other: what the CUDA kernels read (cuda/assignment_layouts.py).
     """
 
     ROWS = 0
     FOUR_MAJOR = 1
+    MMA_LANES = 2
+
+
+#: Columns of the weight whose indices MMA_LANES keeps together: four steps of mma.m16n8k16.
+STEP_COLUMNS = 64
+
+#: Columns of a weight row that one lane of a warp decodes with one index, by order; in CONTIGUOUS
+#: order an index serves one pair of columns at a time, whatever the sub-vector's length.
+_LANE_COLUMNS = {GroupOrder.CONTIGUOUS: 2, GroupOrder.MMA16: 4, GroupOrder.MMA32: 8}
+
+
+#: Orders that the CPU library and the op's function bodies read; any sizes fit them.
+PORTABLE_LAYOUTS = (AssignmentLayout.ROWS, AssignmentLayout.FOUR_MAJOR)
 
 
 #: Named configurations: bits per weight -> (codebook_size K, sub_vector_len d).
@@ -110,6 +125,20 @@ class Layout:
                     f"{self.in_features}; use contiguous"
                 )
 
+        if self.assignment_layout == AssignmentLayout.MMA_LANES:
+            self._check_lanes()
+
+    def _check_lanes(self) -> None:
+        """Raise ShapeError unless lanes of a warp get whole, aligned bytes of a row."""
+        length, lane_bits = self.sub_vector_len, self.lane_indices * self.index_bits
+        parts = STEP_COLUMNS // length // self.lane_indices if length in (2, 4, 8) else 0
+        if parts == 0 or lane_bits not in (16, 32, 48, 64) or (lane_bits == 48 and parts % 2):
+            raise ShapeError(
+                f"assignment layout mma_lanes is not made for sub_vector_len {length} with "
+                f"codebook_size {self.codebook_size} in order {self.group_order.name.lower()}; "
+                "needed: sub_vector_len 2, 4 or 8 with 65..256 codewords, or 2 with 17..64"
+            )
+
     @property
     def num_sub_vectors(self) -> int:
         """G, sub-vectors per row."""
@@ -131,10 +160,27 @@ class Layout:
         indices, size = {4: (2, 1), 6: (4, 3), 8: (1, 1)}[self.index_bits]
         return -(-self.num_sub_vectors // indices) * size
 
+    @property
+    def lane_indices(self) -> int:
+        """Indices that one lane of a warp needs for one row and STEP_COLUMNS columns."""
+        return STEP_COLUMNS // 4 // _LANE_COLUMNS[self.group_order]
+
+    @property
+    def lane_bytes(self) -> int:
+        """Bytes of them in MMA_LANES."""
+        return self.lane_indices * self.index_bits // 8
+
+    @property
+    def step_bytes(self) -> int:
+        """Bytes of one row and STEP_COLUMNS columns in MMA_LANES."""
+        return STEP_COLUMNS // self.sub_vector_len * self.index_bits // 8
+
     def assignments_shape(self, out_features: int) -> tuple[int, ...]:
         """Shape of the packed int8 tensor for a weight of out_features rows."""
         if self.assignment_layout == AssignmentLayout.ROWS:
             return (out_features, self.bytes_per_row)
+        if self.assignment_layout == AssignmentLayout.MMA_LANES:
+            return (-(-self.in_features // STEP_COLUMNS), out_features, self.step_bytes)
         return (-(-self.num_sub_vectors // WORD_POSITIONS), out_features, self.word_bytes)
 
     def out_features_from(self, assignments_shape: tuple[int, ...]) -> int:

@@ -1,13 +1,6 @@
 """Pack and unpack assignments, and map weights to sub-vectors and back.
 
-Bytes of one row, little-endian along G (index i of the row; bit 0 is the least significant):
-
-    8 bits   byte i            = index i
-    4 bits   byte i/2          = index i (low nibble) | index i+1 << 4
-    6 bits   bytes 3(i/4)..+2  = index i | index i+1 << 6 | index i+2 << 12 | index i+3 << 18
-
-Every byte b is stored as the int8 number b - 128: TensorRT keeps INT8 constants compressed (behind
-DequantizeLinear) but widens UINT8 to INT32. Padding indices are zero, that is byte 0, stored -128.
+The bits of one row are drawn in bit_packing.py; each row is padded to whole groups of indices.
 """
 
 from __future__ import annotations
@@ -20,9 +13,9 @@ from numpy.typing import NDArray
 
 from vq4dit.errors import ShapeError
 
+from .bit_packing import BYTE_OFFSET, from_int8, pack_indices, to_int8, unpack_indices
+from .cuda.assignment_layouts import from_mma_lanes, to_mma_lanes
 from .layout import ORDER_PERIOD, WORD_POSITIONS, AssignmentLayout, GroupOrder, Layout
-
-_BYTE_OFFSET = 128
 
 
 def column_order(layout: Layout) -> NDArray[np.intp]:
@@ -68,8 +61,7 @@ def pack_assignments(assignments: NDArray[Any], layout: Layout) -> NDArray[np.in
             f"assignments have shape {assignments.shape}, needed (O, {layout.num_sub_vectors})"
         )
     _check_range(assignments, layout)
-    packed = _pack_rows(assignments.astype(np.uint8), layout)  # (O, bytes_per_row) uint8
-    rows = (packed.astype(np.int16) - _BYTE_OFFSET).astype(np.int8)
+    rows = to_int8(pack_indices(assignments.astype(np.uint8), layout.index_bits))
     return change_assignment_layout(
         rows, replace(layout, assignment_layout=AssignmentLayout.ROWS), layout.assignment_layout
     )
@@ -85,8 +77,7 @@ def unpack_assignments(packed: NDArray[np.int8], layout: Layout) -> NDArray[np.u
         raise ShapeError(f"assignments have dtype {packed.dtype}, needed int8")
     layout.out_features_from(packed.shape)
     rows = change_assignment_layout(packed, layout, AssignmentLayout.ROWS)
-    raw = (rows.astype(np.int16) + _BYTE_OFFSET).astype(np.uint8)
-    indices = _unpack_rows(raw, layout)[:, : layout.num_sub_vectors]
+    indices = unpack_indices(from_int8(rows), layout.index_bits)[:, : layout.num_sub_vectors]
     _check_range(indices, layout)
     return indices
 
@@ -98,19 +89,45 @@ def change_assignment_layout(
 
     ROWS -> FOUR_MAJOR: pad each row with zero indices to whole words, reshape to
     (O, G/4, word_bytes), transpose to (G/4, O, word_bytes). Back: transpose, reshape, cut.
+    ROWS -> MMA_LANES: see cuda/assignment_layouts.py.
     """
-    source = layout.assignment_layout
-    if source == to:
+    if layout.assignment_layout == to:
         return packed
-    out_features = layout.out_features_from(packed.shape)
+    layout.out_features_from(packed.shape)
+    rows = _TO_ROWS[layout.assignment_layout](packed, layout)
+    return _FROM_ROWS[to](rows, replace(layout, assignment_layout=to))
+
+
+def _to_four_major(rows: NDArray[np.int8], layout: Layout) -> NDArray[np.int8]:
+    """(O, bytes_per_row) -> (ceil(G / 4), O, word_bytes)."""
     words = -(-layout.num_sub_vectors // WORD_POSITIONS)
-    if to == AssignmentLayout.FOUR_MAJOR:
-        padding = words * layout.word_bytes - layout.bytes_per_row
-        padded = np.pad(packed, ((0, 0), (0, padding)), constant_values=-_BYTE_OFFSET)
-        split = padded.reshape(out_features, words, layout.word_bytes)
-        return np.ascontiguousarray(split.transpose(1, 0, 2))
-    joined = packed.transpose(1, 0, 2).reshape(out_features, words * layout.word_bytes)
+    padding = words * layout.word_bytes - layout.bytes_per_row
+    padded = np.pad(rows, ((0, 0), (0, padding)), constant_values=-BYTE_OFFSET)
+    split = padded.reshape(len(rows), words, layout.word_bytes)
+    return np.ascontiguousarray(split.transpose(1, 0, 2))
+
+
+def _from_four_major(packed: NDArray[np.int8], layout: Layout) -> NDArray[np.int8]:
+    """Inverse of `_to_four_major`."""
+    joined = packed.transpose(1, 0, 2).reshape(packed.shape[1], -1)
     return np.ascontiguousarray(joined[:, : layout.bytes_per_row])
+
+
+def _unchanged(packed: NDArray[np.int8], layout: Layout) -> NDArray[np.int8]:
+    """ROWS is what the other orders are made from."""
+    return packed
+
+
+_FROM_ROWS = {
+    AssignmentLayout.ROWS: _unchanged,
+    AssignmentLayout.FOUR_MAJOR: _to_four_major,
+    AssignmentLayout.MMA_LANES: to_mma_lanes,
+}
+_TO_ROWS = {
+    AssignmentLayout.ROWS: _unchanged,
+    AssignmentLayout.FOUR_MAJOR: _from_four_major,
+    AssignmentLayout.MMA_LANES: from_mma_lanes,
+}
 
 
 def _check_range(indices: NDArray[Any], layout: Layout) -> None:
@@ -122,27 +139,3 @@ def _check_range(indices: NDArray[Any], layout: Layout) -> None:
         f"assignment at row {row}, sub-vector {position} is {indices[row, position]}, "
         f"needed 0..{layout.codebook_size - 1}"
     )
-
-
-def _pack_rows(indices: NDArray[np.uint8], layout: Layout) -> NDArray[np.uint8]:
-    """(O, G) indices -> (O, bytes_per_row), little-endian along G."""
-    if layout.index_bits == 8:
-        return indices
-    if layout.index_bits == 4:
-        padded = np.pad(indices, ((0, 0), (0, -indices.shape[1] % 2)))
-        return padded[:, 0::2] | (padded[:, 1::2] << np.uint8(4))
-    padded = np.pad(indices, ((0, 0), (0, -indices.shape[1] % 4)))
-    a, b, c, d = (padded[:, i::4] for i in range(4))
-    three = np.stack([a | (b << 6), (b >> 2) | (c << 4), (c >> 4) | (d << 2)], axis=-1)
-    return three.reshape(len(indices), -1)
-
-
-def _unpack_rows(raw: NDArray[np.uint8], layout: Layout) -> NDArray[np.uint8]:
-    """(O, bytes_per_row) -> (O, at least G) indices; padding is still behind the last one."""
-    if layout.index_bits == 8:
-        return raw
-    if layout.index_bits == 4:
-        return np.stack([raw & 15, raw >> 4], axis=-1).reshape(len(raw), -1)
-    x, y, z = (raw[:, i::3] for i in range(3))
-    parts = [x & 63, (x >> 6) | ((y & 15) << 2), (y >> 4) | ((z & 3) << 4), z >> 2]
-    return np.stack(parts, axis=-1).reshape(len(raw), -1)

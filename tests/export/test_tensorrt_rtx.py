@@ -11,7 +11,7 @@ from support_export import TINY, decoded, random_source
 from support_tensorrt_rtx import build_engine
 
 from vq4dit.export.step import build_step_model
-from vq4dit.plugins.layout import AssignmentLayout
+from vq4dit.plugins.layout import PORTABLE_LAYOUTS
 
 pytestmark = pytest.mark.skipif(
     find_spec("tensorrt_rtx") is None, reason="module tensorrt_rtx is not installed"
@@ -43,7 +43,7 @@ def test_the_engine_keeps_the_assignments_packed(tmp_path):
     assert 0.9 * difference < engines[4] - engines[1] < 1.2 * difference
 
 
-@pytest.mark.parametrize("layout", list(AssignmentLayout))
+@pytest.mark.parametrize("layout", PORTABLE_LAYOUTS)
 def test_layers_of_the_same_and_of_different_configuration(tmp_path, layout):
     source = random_source(bits=MIXED, row_groups=3)
     step = build_step_model(source, tmp_path, form="inlined", assignment_layout=layout)

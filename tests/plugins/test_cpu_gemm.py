@@ -18,7 +18,7 @@ from op_models import (
 )
 
 from vq4dit.plugins import CONFIGURATIONS, GroupOrder, Layout, available_isas, default_group_order
-from vq4dit.plugins.layout import AssignmentLayout
+from vq4dit.plugins.layout import PORTABLE_LAYOUTS, AssignmentLayout
 from vq4dit.plugins.reference import codebook_decode, codebook_gemm, codebook_gemm_residual
 from vq4dit.plugins.schema import CODEBOOK_GEMM
 
@@ -71,7 +71,7 @@ def _expected(layer, x: np.ndarray, **kwargs) -> np.ndarray:
 
 @EVERY_ISA
 @MODES
-@pytest.mark.parametrize("assignment_layout", list(AssignmentLayout))
+@pytest.mark.parametrize("assignment_layout", PORTABLE_LAYOUTS)
 @pytest.mark.parametrize("bits", CONFIGURATIONS)
 def test_every_layout(bits, assignment_layout, accuracy, isa):
     # 96 columns: both words of a block; 160: an odd number of words in one of the configurations.
@@ -105,7 +105,7 @@ def test_every_layout(bits, assignment_layout, accuracy, isa):
     ],
 )
 def test_awkward_sizes(in_features, codebook_size, sub_vector_len, out_features, accuracy, isa):
-    for assignment_layout in AssignmentLayout:
+    for assignment_layout in PORTABLE_LAYOUTS:
         layout = Layout(
             in_features=in_features,
             codebook_size=codebook_size,
@@ -258,7 +258,7 @@ def test_residual(out_features, accuracy, isa):
     assert _relative_error(found, expected) <= TOLERANCE[accuracy]
 
 
-@pytest.mark.parametrize("assignment_layout", list(AssignmentLayout))
+@pytest.mark.parametrize("assignment_layout", PORTABLE_LAYOUTS)
 @pytest.mark.parametrize("bits", CONFIGURATIONS)
 def test_decode_is_exact(bits, assignment_layout):
     layout = _layout(bits, 96, assignment_layout=assignment_layout)

@@ -1,0 +1,231 @@
+"""What one CUDA kernel is compiled for: element type, quantization, epilogue and tile.
+
+A configuration becomes preprocessor definitions for the sources beside this file. Sizes of a layer
+(M, O, I, R) are arguments of the launch, not part of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from vq4dit.errors import OptionError, ShapeError
+
+from ..layout import ORDER_PERIOD, STEP_COLUMNS, AssignmentLayout, GroupOrder, Layout
+
+KERNELS = ("gemm", "gemv", "decode")
+DTYPES = ("float16", "bfloat16")
+EPILOGUES = ("none", "gelu_tanh", "silu", "gate_residual")
+
+#: Shared memory in bytes that a block may use on every supported GPU (sm_86, 89, 120: 99 KiB).
+MAX_SHARED_BYTES = 99 * 1024
+
+_LANES = 32
+_CODEBOOK_ROW_BYTES = 128
+_ELEMENT_BYTES = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tile:
+    """How a kernel divides its work.
+
+    Args:
+        block_m, block_n: outputs of a block: rows of x by rows of the weight.
+        warp_m, warp_n: outputs of a warp.
+        stages: gemm: tiles of x in flight; gemv: steps of 64 columns whose indices a warp loads
+            ahead, which is also what a block holds of x at a time; decode: unused.
+        split_k: slices of the columns that the warps of a block share out; their sums are added in
+            a fixed order, so that kernels with the same split_k give the same bits.
+        min_blocks: blocks per multiprocessor that registers must leave room for.
+    """
+
+    block_m: int
+    block_n: int
+    warp_m: int
+    warp_n: int
+    stages: int
+    split_k: int = 1
+    min_blocks: int = 1
+
+
+#: Tiles of each kernel, from the one for most rows to the one for fewest.
+GEMM_TILES = (
+    Tile(block_m=128, block_n=128, warp_m=64, warp_n=64, stages=3, min_blocks=2),
+    Tile(block_m=128, block_n=128, warp_m=64, warp_n=32, stages=3),
+    Tile(block_m=128, block_n=64, warp_m=64, warp_n=32, stages=3, min_blocks=2),
+    Tile(block_m=64, block_n=64, warp_m=32, warp_n=32, stages=4, min_blocks=2),
+    Tile(block_m=64, block_n=64, warp_m=32, warp_n=32, stages=3, split_k=2),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class KernelConfiguration:
+    """One kernel to compile.
+
+    Args:
+        kernel: "gemm", "gemv" (few rows) or "decode" (the weight itself).
+        dtype: of x, codebook, bias, gate and y; residual sums are float32 in any case.
+        codebook_size, sub_vector_len, group_order: the quantization, as in Layout.
+        epilogue: "none", "gelu_tanh", "silu" or "gate_residual", after the bias.
+        tile: how the work is divided.
+    Raises:
+        OptionError: a name is unknown, or the tile cannot work.   ShapeError: no kernel is made
+            for such a quantization.
+    """
+
+    kernel: str
+    dtype: str = "float16"
+    codebook_size: int = 256
+    sub_vector_len: int = 4
+    group_order: GroupOrder = GroupOrder.MMA16
+    epilogue: str = "none"
+    tile: Tile = GEMM_TILES[0]
+
+    def __post_init__(self) -> None:
+        """Check at once: a configuration that exists can be compiled."""
+        object.__setattr__(self, "group_order", GroupOrder(self.group_order))
+        self.validate()
+
+    @property
+    def block_m(self) -> int:
+        """Rows of x that a block multiplies."""
+        return self.tile.block_m
+
+    @property
+    def block_n(self) -> int:
+        """Rows of the weight that a block multiplies or decodes."""
+        return self.tile.block_n
+
+    @property
+    def block_k(self) -> int:
+        """Columns that a block multiplies between two barriers."""
+        steps = self.tile.stages if self.kernel == "gemv" else 1
+        return STEP_COLUMNS * self.tile.split_k * steps
+
+    @property
+    def stages(self) -> int:
+        """Tiles of x in flight (gemm)."""
+        return self.tile.stages
+
+    @property
+    def split_k(self) -> int:
+        """Slices of the columns that the warps of a block share out."""
+        return self.tile.split_k
+
+    @property
+    def warps(self) -> int:
+        """Warps of a block."""
+        tile = self.tile
+        return (tile.block_m // tile.warp_m) * (tile.block_n // tile.warp_n) * tile.split_k
+
+    @property
+    def threads(self) -> int:
+        """Threads of a block."""
+        return self.warps * _LANES
+
+    @property
+    def index_bits(self) -> int:
+        """Bits of one packed index."""
+        return self._layout().index_bits
+
+    @property
+    def codebook_bytes(self) -> int:
+        """Shared memory in bytes of the replicated codebook: one row of all banks per index."""
+        return (1 << self.index_bits) * _CODEBOOK_ROW_BYTES
+
+    @property
+    def shared_bytes(self) -> int:
+        """Dynamic shared memory of a block in bytes."""
+        return self.codebook_bytes + max(self._x_bytes(), self._slice_sum_bytes())
+
+    @property
+    def name(self) -> str:
+        """The kernel's entry point: unique to the configuration."""
+        tile = self.tile
+        parts = [
+            f"vq4dit_{self.kernel}",
+            {"float16": "f16", "bfloat16": "bf16"}[self.dtype],
+            f"k{self.codebook_size}d{self.sub_vector_len}",
+            self.group_order.name.lower(),
+            self.epilogue,
+            f"{tile.block_m}x{tile.block_n}",
+            f"w{self.warps}s{tile.stages}",
+        ]
+        return "_".join(parts + ([f"split{tile.split_k}"] if tile.split_k > 1 else []))
+
+    @property
+    def source(self) -> str:
+        """Name of the source file beside this module."""
+        return f"{self.kernel}.cu"
+
+    def macros(self) -> dict[str, str]:
+        """Preprocessor definitions for the source."""
+        tile = self.tile
+        numbers = {
+            "BFLOAT16": int(self.dtype == "bfloat16"),
+            "CODEBOOK_SIZE": self.codebook_size,
+            "SUB_VECTOR_LEN": self.sub_vector_len,
+            "INDEX_BITS": self.index_bits,
+            "GROUP_ORDER": int(self.group_order),
+            "EPILOGUE": EPILOGUES.index(self.epilogue),
+            "BLOCK_M": tile.block_m,
+            "BLOCK_N": tile.block_n,
+            "WARP_M": tile.warp_m,
+            "WARP_N": tile.warp_n,
+            "STAGES": tile.stages,
+            "SPLIT_K": tile.split_k,
+            "MIN_BLOCKS": tile.min_blocks,
+        }
+        return {"VQ_KERNEL_NAME": self.name} | {f"VQ_{n}": str(v) for n, v in numbers.items()}
+
+    def validate(self) -> None:
+        """Raise OptionError or ShapeError unless the kernel can be compiled and launched."""
+        for field, values in (("kernel", KERNELS), ("dtype", DTYPES), ("epilogue", EPILOGUES)):
+            if getattr(self, field) not in values:
+                raise OptionError(
+                    f"{field} is {getattr(self, field)!r}, needed one of {', '.join(values)}"
+                )
+        self._layout()
+        if self.kernel == "gemm" and self.tile not in GEMM_TILES:
+            raise OptionError(f"no gemm kernel has the tile {self.tile}; choose from GEMM_TILES")
+        if self.shared_bytes > MAX_SHARED_BYTES:
+            raise OptionError(
+                f"{self.name} needs {self.shared_bytes} bytes of shared memory, a block has "
+                f"{MAX_SHARED_BYTES}; choose a smaller tile or fewer stages"
+            )
+
+    def layout(self, in_features: int) -> Layout:
+        """The layout of a layer that this kernel reads.
+
+        Raises:
+            ShapeError: the layer's rows do not fit: x must start each row at 16 bytes.
+        """
+        if in_features % 8:
+            raise ShapeError(
+                f"in_features is {in_features}, the CUDA kernels need a multiple of 8; "
+                "leave this layer unquantized"
+            )
+        return replace(self._layout(), in_features=in_features)
+
+    def _layout(self) -> Layout:
+        """A layout of this quantization; ShapeError where the lanes' bytes do not fit."""
+        return Layout(
+            in_features=ORDER_PERIOD.get(self.group_order, STEP_COLUMNS),
+            codebook_size=self.codebook_size,
+            sub_vector_len=self.sub_vector_len,
+            group_order=self.group_order,
+            assignment_layout=AssignmentLayout.MMA_LANES,
+        )
+
+    def _x_bytes(self) -> int:
+        """Shared memory in bytes of the tiles of x."""
+        tile = self.tile
+        return tile.stages * tile.block_m * STEP_COLUMNS * tile.split_k * _ELEMENT_BYTES
+
+    def _slice_sum_bytes(self) -> int:
+        """Shared memory in bytes through which the slices' sums are added."""
+        return (self.tile.split_k - 1) * self.tile.block_m * self.tile.block_n * 4
+
+
+def supported_tiles(kernel: str) -> tuple[Tile, ...]:
+    """Tiles that `kernel` is made for."""
+    return {"gemm": GEMM_TILES}[kernel]

@@ -1,0 +1,215 @@
+// y = act(x W^T + bias) or residual + gate (x W^T + bias), W given by codebook and assignments.
+//
+// A block computes kBlockM x kBlockN outputs, a warp kWarpM x kWarpN of them:
+//
+//             kBlockN                      x tile (kStages in flight, cp.async -> ldmatrix)
+//          +----+----+   warps of one      [slice][row][64 columns], 16-byte chunk c of row r
+//          | w0 | w2 |   slice cover       at c ^ (r % 8): rows of a fragment meet all banks
+//  kBlockM +----+----+   the tile;
+//          | w1 | w3 |   kSplitK slices    W: indices global -> registers, one step ahead;
+//          +----+----+   share columns     codewords shared -> registers (decoding.cuh)
+//
+// A step is 64 columns of x for each slice: slice s of the block's warps takes steps s, s + kSplitK,
+// ... of 64 columns; their sums are added in the order of the slices at the end. An output's sum
+// thus depends on kSplitK but not on the tile, on M or on the place of its row.
+#include "decoding.cuh"
+#include "epilogue.cuh"
+
+enum : int { kBlockM = VQ_BLOCK_M, kBlockN = VQ_BLOCK_N, kWarpM = VQ_WARP_M, kWarpN = VQ_WARP_N };
+enum : int { kStages = VQ_STAGES, kSplitK = VQ_SPLIT_K };
+
+enum : int { kWarpsM = kBlockM / kWarpM, kWarpsN = kBlockN / kWarpN };
+enum : int { kSliceWarps = kWarpsM * kWarpsN };
+enum : int { kThreads = kSliceWarps * kSplitK * kLanes };
+enum : int { kTilesM = kWarpM / 16, kTilesN = kWarpN / 8 };  // products of one warp
+
+enum : int { kChunks = kStepColumns / 8 };        // 16-byte chunks of one row and step
+enum : int { kRowBytes = kStepColumns * 2 };
+enum : int { kSliceBytes = kBlockM * kRowBytes };
+enum : int { kStageBytes = kSplitK * kSliceBytes };
+enum : int { kCopyRows = kThreads / kChunks };    // rows that all threads copy at once
+enum : int { kCopies = kBlockM / kCopyRows };
+
+static_assert(kBlockM % kWarpM == 0 && kBlockN % kWarpN == 0 && kWarpM % 16 == 0 && kWarpN % 8 == 0,
+              "warps must cover the tile");
+static_assert(kBlockM % kCopyRows == 0 && kCopyRows % 8 == 0, "threads must cover the x tile");
+
+// Copies tiles of x to shared memory; each thread always the same chunk of the same rows.
+struct XTile {
+  const uint16* x;             // this thread's chunk of step 0
+  uint32 target;               // and its place in stage 0
+  uint32 row_chunks[kCopies];  // rows behind the last one read that one: their sums are not stored
+  int chunk, num_chunks;       // this thread's of a step; of a whole row
+
+  VQ_DEVICE XTile(const uint16* x_, uint32 tiles, int first_row, int m, int in_features,
+                  int thread) {
+    const int row = thread / kChunks;
+    chunk = thread % kChunks;
+    num_chunks = in_features / 8;
+    x = x_ + chunk * 8;
+    target = tiles + row * kRowBytes + (chunk ^ (row % 8)) * 16;
+#pragma unroll
+    for (int i = 0; i < kCopies; i++)
+      row_chunks[i] = static_cast<uint32>(min(first_row + row + i * kCopyRows, m - 1)) * num_chunks;
+  }
+
+  VQ_DEVICE void copy(int iteration, int stage) const {
+#pragma unroll
+    for (int slice = 0; slice < kSplitK; slice++) {
+      const int first = (iteration * kSplitK + slice) * kChunks;
+      const bool is_live = first + chunk < num_chunks;
+#pragma unroll
+      for (int i = 0; i < kCopies; i++)
+        copy_16_bytes(target + stage * kStageBytes + slice * kSliceBytes + i * kCopyRows * kRowBytes,
+                      x + static_cast<uint64>(row_chunks[i] + first) * 8, is_live);
+    }
+  }
+};
+
+// One step of one warp: sums += x tile * W tile.
+VQ_DEVICE void multiply_step(float (&sums)[kTilesM][kTilesN][4],
+                             const PackedIndices (&indices)[kTilesN], uint32 rows, int lane,
+                             uint32 copy) {
+  // ldmatrix: lane l reads chunk 2 product + l / 16 of row l % 16.
+  const uint32 row = rows + (lane % 16) * kRowBytes;
+#pragma unroll
+  for (int product = 0; product < kStepProducts; product += kSpan) {
+    uint32 a[kSpan][kTilesM][4];
+#pragma unroll
+    for (int k = 0; k < kSpan; k++) {
+      const uint32 chunk = (2 * (product + k) + lane / 16) ^ (lane % 8);
+#pragma unroll
+      for (int i = 0; i < kTilesM; i++)
+        load_fragment(row + i * 16 * kRowBytes + chunk * 16, a[k][i]);
+    }
+#pragma unroll
+    for (int j = 0; j < kTilesN; j++) {
+      uint32 b[kSpan * 2];
+      decode(indices[j], copy, product, b);
+#pragma unroll
+      for (int k = 0; k < kSpan; k++)
+#pragma unroll
+        for (int i = 0; i < kTilesM; i++) multiply_add(sums[i][j], a[k][i], b[2 * k], b[2 * k + 1]);
+    }
+  }
+}
+
+// Adds the sums of slices 1, 2, ... to those of slice 0, through shared memory, in this order.
+VQ_DEVICE void add_slices(float (&sums)[kTilesM][kTilesN][4], float* shared, int slice,
+                          int slice_warp, int lane) {
+  constexpr int kSums = kTilesM * kTilesN * 4;
+  float* own = &sums[0][0][0];
+  wait_for_copies<0>();
+  __syncthreads();
+  if (slice > 0) {
+    float* target = shared + ((slice - 1) * kSliceWarps + slice_warp) * kSums * kLanes + lane;
+#pragma unroll
+    for (int i = 0; i < kSums; i++) target[i * kLanes] = own[i];
+  }
+  __syncthreads();
+  if (slice > 0) return;
+#pragma unroll
+  for (int other = 1; other < kSplitK; other++) {
+    const float* source = shared + ((other - 1) * kSliceWarps + slice_warp) * kSums * kLanes + lane;
+#pragma unroll
+    for (int i = 0; i < kSums; i++) own[i] += source[i * kLanes];
+  }
+}
+
+extern "C" __global__ void __launch_bounds__(kThreads, VQ_MIN_BLOCKS) VQ_KERNEL_NAME(
+    const uint16* __restrict__ x,           // (M, I)
+    const uint16* __restrict__ codebook,    // (R, K, d)
+    const uint8* __restrict__ assignments,  // (steps, O, kStepBytes), MMA_LANES
+    const uint16* __restrict__ bias,        // (O)
+#if VQ_EPILOGUE == 3
+    const uint16* __restrict__ gate,     // (B, O)
+    const float* __restrict__ residual,  // (M, O)
+#endif
+    int m, int out_features, int in_features, int row_groups,
+#if VQ_EPILOGUE == 3
+    int sequence,
+#endif
+    Output* __restrict__ y) {  // (M, O)
+  extern __shared__ __align__(128) uint8 shared[];
+  const int lane = threadIdx.x % kLanes, warp = threadIdx.x / kLanes;
+  const int slice = warp / kSliceWarps, slice_warp = warp % kSliceWarps;
+  const int warp_m = slice_warp % kWarpsM * kWarpM, warp_n = slice_warp / kWarpsM * kWarpN;
+
+  // Tiles do not cross row groups, so that a block needs one codebook.
+  const int group_rows = out_features / row_groups;
+  const int group_tiles = (group_rows + kBlockN - 1) / kBlockN;
+  const int group = blockIdx.y / group_tiles;
+  const int first_n = blockIdx.y % group_tiles * kBlockN;  // within the group
+  const int warp_out = group * group_rows + first_n + warp_n;
+  const int first_m = blockIdx.x * kBlockM;
+  const int steps = (in_features + kStepColumns - 1) / kStepColumns;
+  const int iterations = (steps + kSplitK - 1) / kSplitK;
+
+  const uint32 codebook_address = shared_address(shared);
+  const uint32 tiles = codebook_address + kCodebookBytes;
+
+  // This lane's row of the first 8 of the warp, and how many rows of the group follow it.
+  const uint8* rows = assignments + static_cast<int64>(warp_out + lane / 4) * kStepBytes;
+  const int rows_left = group_rows - first_n - warp_n - lane / 4;
+  const int part = lane_part(lane);
+  auto load_step = [&](PackedIndices (&indices)[kTilesN], int step) {
+    const uint8* row_step = rows + static_cast<int64>(step) * out_features * kStepBytes;
+#pragma unroll
+    for (int j = 0; j < kTilesN; j++) {
+      indices[j] = no_indices();
+      if (j * 8 < rows_left && step < steps)
+        indices[j] = load_indices(row_step + j * 8 * kStepBytes, part);
+    }
+  };
+
+  PackedIndices next[kTilesN];
+  load_step(next, slice);
+  const XTile x_tile(x, tiles, first_m, m, in_features, threadIdx.x);
+#pragma unroll
+  for (int stage = 0; stage < kStages - 1; stage++) {
+    if (stage < iterations) x_tile.copy(stage, stage);
+    commit_copies();
+  }
+  fill_codebook<kThreads>(codebook_address, codebook + group * kCodebookSize * kSubVectorLen,
+                          threadIdx.x);
+
+  float sums[kTilesM][kTilesN][4] = {};
+  const uint32 copy = lane_copy(codebook_address, lane);
+  const uint32 warp_rows = tiles + slice * kSliceBytes + warp_m * kRowBytes;
+#pragma unroll 1
+  for (int iteration = 0; iteration < iterations; iteration++) {
+    wait_for_copies<kStages - 2>();
+    __syncthreads();  // the stage is there for all, and the one to be filled next is read by none
+    PackedIndices indices[kTilesN];
+#pragma unroll
+    for (int j = 0; j < kTilesN; j++) indices[j] = next[j];
+    load_step(next, (iteration + 1) * kSplitK + slice);
+    const int ahead = iteration + kStages - 1;
+    if (ahead < iterations) x_tile.copy(ahead, ahead % kStages);
+    commit_copies();
+    multiply_step(sums, indices, warp_rows + iteration % kStages * kStageBytes, lane, copy);
+  }
+
+  if (kSplitK > 1) {
+    add_slices(sums, reinterpret_cast<float*>(shared + kCodebookBytes), slice, slice_warp, lane);
+    if (slice > 0) return;
+  }
+#if VQ_EPILOGUE == 3
+  const Outputs out{bias, gate, residual, y, out_features, sequence};
+#else
+  const Outputs out{bias, nullptr, nullptr, y, out_features, 1};
+#endif
+  const int column_end = (group + 1) * group_rows;
+  const bool is_even = (group_rows | out_features) % 2 == 0;
+#pragma unroll
+  for (int i = 0; i < kTilesM; i++)
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+      const int row = first_m + warp_m + i * 16 + half * 8 + lane / 4;
+      if (row >= m) continue;
+#pragma unroll
+      for (int j = 0; j < kTilesN; j++)
+        store_outputs(out, sums[i][j][half * 2], sums[i][j][half * 2 + 1], row,
+                      warp_out + j * 8 + lane % 4 * 2, column_end, is_even);
+    }
+}
