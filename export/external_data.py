@@ -63,7 +63,7 @@ class ExternalData:
         alignment = PAGE_BYTES if contiguous.nbytes >= PAGE_BYTES else SMALL_ALIGNMENT_BYTES
         self._file.write(bytes(-self._file.tell() % alignment))
         offset = self._file.tell()
-        self._file.write(contiguous.data)
+        self._file.write(contiguous.reshape(-1).view(np.uint8).data)  # NumPy exports no bfloat16
         tensor = onnx.TensorProto(
             name=name,
             data_type=onnx.helper.np_dtype_to_tensor_dtype(array.dtype),

@@ -17,6 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 from vq4dit import __version__
 from vq4dit.plugins import schema
 
+from .element_types import ElementType
 from .external_data import ExternalData
 
 OPSET = 20
@@ -92,6 +93,10 @@ class GraphBuilder:
         """Reshape; 0 keeps a dimension, -1 is inferred."""
         return self.op(name, "Reshape", x, self.constant(shape))
 
+    def cast(self, name: str, x: str, element: ElementType) -> str:
+        """Add a Cast to an element type."""
+        return self.op(name, "Cast", x, to=element.onnx_type)
+
     def codebook_op(
         self,
         name: str,
@@ -101,6 +106,7 @@ class GraphBuilder:
         *,
         function: onnx.FunctionProto | None,
         output_shape: Sequence[int | str | None],
+        output_type: int = TensorProto.FLOAT,
     ) -> str:
         """Add a node of our domain, with a function body or bare, and the type of its output."""
         overload = None
@@ -113,7 +119,7 @@ class GraphBuilder:
                 **attributes,
             )
         )  # fmt: skip
-        info = helper.make_tensor_value_info(name, TensorProto.FLOAT, output_shape)
+        info = helper.make_tensor_value_info(name, output_type, output_shape)
         self._value_info.append(info)
         return name
 

@@ -18,6 +18,7 @@ from vq4dit.plugins.layout import AssignmentLayout
 from vq4dit.plugins.packing import change_assignment_layout
 from vq4dit.weight_source import WeightSource
 
+from .element_types import FP32, ElementType
 from .functions import function_body
 from .graph import GraphBuilder
 from .specialized import specialized_function
@@ -36,7 +37,9 @@ class Linears:
         *,
         form: str,
         assignment_layout: AssignmentLayout,
+        element: ElementType = FP32,
     ) -> None:
+        self.element = element
         self._graph = graph
         self._source = source
         self._form = form
@@ -45,28 +48,39 @@ class Linears:
     def add(self, name: str, x: str, *, activation: str = "none", tokens: int | None = None) -> str:
         """Add act(x W^T + bias) for the layer `name`: x is (B, I), or (B, tokens, I).
 
+        x and the result are of the model's element type.
+
         Raises:
             ArtifactError: the source lacks the layer, or it has another shape.
         """
         layer = self._source.quantized_layer(name)
         if layer is None:
-            return self._activate(name, self._add_dense(name, x), activation)
+            return self._activate(name, self._add_dense(name, x, self.element), activation)
         return self._add_codebook_gemm(name, x, layer, activation=activation, tokens=tokens)
 
     def add_residual(self, name: str, x: str, gate: str, residual: str, *, tokens: int) -> str:
-        """Add residual + gate[:, None] * (x W^T + bias): x (B, T, I), gate (B, O)."""
+        """Add residual + gate[:, None] * (x W^T + bias): x (B, T, I), gate (B, O).
+
+        The residual and the result are float32 whatever the model's element type is.
+        """
         layer = self._source.quantized_layer(name)
         graph = self._graph
         if layer is None:
-            y = self._add_dense(name, x)
+            y = self._add_dense(name, x, self.element)
             wide = graph.op(f"{name}.gate", "Unsqueeze", gate, graph.constant([1]))  # (B, 1, O)
             gated = graph.op(f"{name}.gated", "Mul", y, wide)
+            if self.element is not FP32:
+                gated = graph.cast(f"{name}.gated.float32", gated, FP32)
             return graph.op(f"{name}.residual", "Add", residual, gated)
         op = schema.CODEBOOK_GEMM_RESIDUAL
         return self._add_codebook_op(
             name, op, layer, [x], [gate, residual],
-            output_shape=[None, tokens, layer.out_features],
+            output_shape=[None, tokens, layer.out_features], output_type=FP32,
         )  # fmt: skip
+
+    def add_float32(self, name: str, x: str) -> str:
+        """Add x W^T + bias in float32 for a layer that is never quantized."""
+        return self._add_dense(name, x, FP32)
 
     def add_stacked(self, name: str, names: Sequence[str], x: str) -> str | None:
         """Add several layers that read the same x (B, I) as one node; None if they do not fit.
@@ -80,7 +94,7 @@ class Linears:
             return None
         return self._add_codebook_gemm(name, x, stacked, activation="none", tokens=None)
 
-    def _add_dense(self, name: str, x: str) -> str:
+    def _add_dense(self, name: str, x: str, element: ElementType) -> str:
         """MatMul and Add; the weight is stored as (I, O), which is how MatMul reads it."""
         graph = self._graph
         weight, bias = (self._source.tensor(f"{name}.{part}") for part in ("weight", "bias"))
@@ -88,13 +102,10 @@ class Linears:
             raise ArtifactError(
                 f"{name}: weight has shape {weight.shape} and bias {bias.shape}, needed (O, I), (O)"
             )
-        stored = graph.initializer(
-            f"{name}.weight", np.ascontiguousarray(weight.T, dtype=np.float32)
-        )
+        dtype = element.numpy_dtype
+        stored = graph.initializer(f"{name}.weight", np.ascontiguousarray(weight.T, dtype=dtype))
         product = graph.op(f"{name}.product", "MatMul", x, stored)
-        return graph.op(
-            name, "Add", product, graph.initializer(f"{name}.bias", bias.astype(np.float32))
-        )
+        return graph.op(name, "Add", product, graph.initializer(f"{name}.bias", bias.astype(dtype)))
 
     def _activate(self, name: str, x: str, activation: str) -> str:
         """The activation behind a dense layer."""
@@ -109,7 +120,8 @@ class Linears:
         leading = [None] if tokens is None else [None, tokens]
         return self._add_codebook_op(
             name, schema.CODEBOOK_GEMM, layer, [x], [],
-            output_shape=[*leading, layer.out_features], activation=activation,
+            output_shape=[*leading, layer.out_features], output_type=self.element,
+            activation=activation,
         )  # fmt: skip
 
     def _add_codebook_op(
@@ -121,18 +133,19 @@ class Linears:
         behind: Sequence[str],
         *,
         output_shape: Sequence[int | str | None],
+        output_type: ElementType,
         activation: str = "none",
     ) -> str:
         """A node of ours with its weights in the target's assignment layout."""
-        graph = self._graph
+        graph, dtype = self._graph, self.element.numpy_dtype
         layout = replace(layer.layout, assignment_layout=self._assignment_layout)
         assignments = change_assignment_layout(
             layer.assignments, layer.layout, self._assignment_layout
         )
         weights = [
-            graph.initializer(f"{name}.codebook", layer.codebook.astype(np.float32)),
+            graph.initializer(f"{name}.codebook", layer.codebook.astype(dtype)),
             graph.initializer(f"{name}.assignments", assignments),
-            graph.initializer(f"{name}.bias", layer.bias.astype(np.float32)),
+            graph.initializer(f"{name}.bias", layer.bias.astype(dtype)),
         ]
         function = None
         if self._form == "function":
@@ -144,7 +157,7 @@ class Linears:
         return graph.codebook_op(
             name, op, [*before, *weights, *behind],
             schema.attributes_from_layout(op, layout, activation=activation),
-            function=function, output_shape=output_shape,
+            function=function, output_shape=output_shape, output_type=output_type.onnx_type,
         )  # fmt: skip
 
 

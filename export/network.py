@@ -2,7 +2,8 @@
 
 Source: Peebles & Xie 2023 (arXiv 2212.09748), section 3, figure 3 (adaLN-Zero block); the order of
 the modulation vectors and the timestep frequencies as in the public checkpoints. Does not know the
-sampler.
+sampler. In a float16 or bfloat16 model the patch embedding, the residual stream, LayerNorm with its
+modulation, softmax and the last linear are float32.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from vq4dit.model_config import TIMESTEP_EMBEDDING_SIZE, ModelConfig
 from vq4dit.weight_source import WeightSource
 
+from .element_types import FP32
 from .graph import GraphBuilder
 from .linears import Linears, add_silu
 
@@ -87,12 +89,16 @@ class Network:
         frequencies = graph.constant(timestep_frequencies()[None], np.float32)
         angle = graph.op("t_embedder.angle", "Mul", column, frequencies)  # (N, 128)
         waves = [graph.op(f"t_embedder.{op.lower()}", op, angle) for op in ("Cos", "Sin")]
-        embedding = graph.op("t_embedder.embedding", "Concat", *waves, axis=1)  # (N, 256)
+        embedding = self._narrow(
+            graph.op("t_embedder.embedding", "Concat", *waves, axis=1)
+        )  # (N, 256)
         hidden = self._linears.add("t_embedder.mlp.0", embedding, activation="silu")
         t = self._linears.add("t_embedder.mlp.2", hidden)  # (N, D)
         table = graph.initializer(
             "y_embedder.embedding_table.weight",
-            self._source.tensor("y_embedder.embedding_table.weight").astype(np.float32),
+            self._source.tensor("y_embedder.embedding_table.weight").astype(
+                self._linears.element.numpy_dtype
+            ),
         )
         y = graph.op("y_embedder", "Gather", table, label, axis=0)
         given = graph.op("condition.label", "Add", t, y)
@@ -133,20 +139,25 @@ class Network:
         """One adaLN-Zero block, (B, T, D) -> (B, T, D)."""
         vector = dict(zip(_MODULATION, modulation, strict=True))
         tokens = self._config.num_tokens
-        h = self._modulate(f"{name}.norm1", x, vector["shift_msa"], vector["scale_msa"])
+        h = self._narrow(
+            self._modulate(f"{name}.norm1", x, vector["shift_msa"], vector["scale_msa"])
+        )
         attended = self._add_attention(f"{name}.attn", h)
         x = self._linears.add_residual(
             f"{name}.attn.proj", attended, vector["gate_msa"], x, tokens=tokens
         )
-        h = self._modulate(f"{name}.norm2", x, vector["shift_mlp"], vector["scale_mlp"])
+        h = self._narrow(
+            self._modulate(f"{name}.norm2", x, vector["shift_mlp"], vector["scale_mlp"])
+        )
         hidden = self._linears.add(f"{name}.mlp.fc1", h, activation="gelu_tanh", tokens=tokens)
         return self._linears.add_residual(
             f"{name}.mlp.fc2", hidden, vector["gate_mlp"], x, tokens=tokens
         )
 
     def _modulate(self, name: str, x: str, shift: str, scale: str) -> str:
-        """LayerNorm(x) * (1 + scale) + shift, scale and shift (B, D)."""
+        """LayerNorm(x) * (1 + scale) + shift in float32, scale and shift (B, D)."""
         graph = self._graph
+        shift, scale = self._wide(shift), self._wide(scale)
         ones = graph.initializer_once("ones", np.ones(self._config.hidden_size, np.float32))
         normal = graph.op(name, "LayerNormalization", x, ones, axis=-1, epsilon=_LAYER_NORM_EPSILON)
         factor = graph.op(f"{name}.factor", "Add", scale, graph.constant(1, np.float32))
@@ -171,11 +182,13 @@ class Network:
             split = graph.reshape(f"{name}.{letter}.heads", part, shape)
             heads.append(graph.op(f"{name}.{letter}", "Transpose", split, perm=perm))
         q, k, v = heads
-        scale = graph.constant(1 / math.sqrt(head_size), np.float32)
+        scale = graph.constant(1 / math.sqrt(head_size), self._linears.element.numpy_dtype)
         scores = graph.op(
             f"{name}.scores", "MatMul", graph.op(f"{name}.q_scaled", "Mul", q, scale), k
         )
-        weights = graph.op(f"{name}.softmax", "Softmax", scores, axis=-1)  # (B, heads, T, T)
+        weights = self._narrow(
+            graph.op(f"{name}.softmax", "Softmax", self._wide(scores), axis=-1)
+        )  # (B, heads, T, T)
         mixed = graph.op(f"{name}.mixed", "MatMul", weights, v)  # (B, heads, T, head size)
         turned = graph.op(f"{name}.turned", "Transpose", mixed, perm=[0, 2, 1, 3])
         return graph.reshape(name, turned, [0, config.num_tokens, config.hidden_size])
@@ -188,15 +201,23 @@ class Network:
             "final_layer.modulation", vectors, [config.hidden_size] * 2, axis=1
         )
         h = self._modulate("final_layer.norm_final", x, shift, scale)
-        y = self._linears.add(
-            "final_layer.linear", h, tokens=config.num_tokens
-        )  # (B, T, p * p * out)
+        y = self._linears.add_float32("final_layer.linear", h)  # (B, T, p * p * out)
         grid, patch, channels = config.grid_size, config.patch_size, config.out_channels
         split = graph.reshape("unpatchify.split", y, [0, grid, grid, patch, patch, channels])
         turned = graph.op("unpatchify.turned", "Transpose", split, perm=[0, 5, 1, 3, 2, 4])
         return graph.reshape(
             "model_output", turned, [0, channels, config.input_size, config.input_size]
         )
+
+    def _narrow(self, x: str) -> str:
+        """float32 -> the model's element type."""
+        element = self._linears.element
+        return x if element is FP32 else self._graph.cast(f"{x}.{element.name}", x, element)
+
+    def _wide(self, x: str) -> str:
+        """The model's element type -> float32."""
+        is_wide = self._linears.element is FP32
+        return x if is_wide else self._graph.cast(f"{x}.float32", x, FP32)
 
 
 def timestep_frequencies() -> NDArray[np.float32]:

@@ -27,6 +27,7 @@ from vq4dit.plugins.layout import AssignmentLayout
 from vq4dit.plugins.schema import DOMAIN
 from vq4dit.weight_source import WeightSource
 
+from .element_types import element_type
 from .external_data import ExternalData, write_model
 from .graph import GraphBuilder
 from .linears import FORMS, Linears
@@ -75,17 +76,21 @@ def build_step_model(
         assignment_layout: order of the packed bytes that the target reads.
         fuse_adaln: write the adaLN linears of all blocks as one node where their sizes allow it.
             Function bodies then decode all of them at once: 0.9 GB for DiT-XL/2.
-        weights: element type of weights and arithmetic; "fp32" is the only one so far.
+        weights: element type of weights and arithmetic, "fp32", "fp16" or "bf16"; see
+            `element_types`.
     Raises:
         OptionError: an option is out of range.   ArtifactError: the source lacks a tensor.
         OSError: a file cannot be written; nothing is left under the final names by this call.
     """
     config = source.config
-    channels = _checked_options(config, form=form, cfg_channels=cfg_channels, weights=weights)
+    channels = _checked_options(config, form=form, cfg_channels=cfg_channels)
+    element = element_type(weights)
     directory.mkdir(parents=True, exist_ok=True)
     with ExternalData(directory, STEP_DATA_NAME) as data:
         graph = GraphBuilder(data)
-        linears = Linears(graph, source, form=form, assignment_layout=assignment_layout)
+        linears = Linears(
+            graph, source, form=form, assignment_layout=assignment_layout, element=element
+        )
         network = Network(graph, linears, source, is_doubled=cfg, fuse_adaln=fuse_adaln)
         _add_step(graph, network, config, cfg=cfg, cfg_channels=channels)
         model = graph.model("vq4dit_step")
@@ -117,16 +122,10 @@ def inline_functions(model: onnx.ModelProto) -> onnx.ModelProto:
     return inlined
 
 
-def _checked_options(
-    config: ModelConfig, *, form: str, cfg_channels: int | None, weights: str
-) -> int:
+def _checked_options(config: ModelConfig, *, form: str, cfg_channels: int | None) -> int:
     """Refuse options out of range; returns the number of guided channels, at most C."""
     if form not in FORMS:
         raise OptionError(f"form is {form!r}, needed one of {', '.join(FORMS)}")
-    if weights != "fp32":
-        raise OptionError(
-            f"weights are {weights!r}, but step models compute in float32 so far; use fp32"
-        )
     if cfg_channels is None:
         return config.in_channels
     if cfg_channels < 1:

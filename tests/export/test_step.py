@@ -257,7 +257,7 @@ def test_the_library_wins_over_the_function_body(tmp_path):
     [
         ({"form": "onnx"}, "form is 'onnx'"),
         ({"cfg_channels": 0}, "cfg_channels is 0"),
-        ({"weights": "fp16"}, "'fp16'"),
+        ({"weights": "fp8"}, "'fp8', needed one of fp32, fp16, bf16"),
     ],
 )
 def test_options_out_of_range(tmp_path, options, found):
