@@ -1,0 +1,1 @@
+"""Parts of the whole-step benchmark; `benchmarks/dit_xl_step.py` is the program."""
