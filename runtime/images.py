@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vq4dit.atomic_file import atomic_path
 from vq4dit.errors import OptionError, Vq4ditError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 #: Channels that a PNG can hold: grey and RGB.
 PICTURE_CHANNELS = (1, 3)
@@ -50,24 +53,66 @@ def grid_from_images(images: NDArray[np.uint8], columns: int | None = None) -> N
     return np.ascontiguousarray(grid[:-_GRID_GAP, :-_GRID_GAP])
 
 
-def save_png(path: Path, image: NDArray[np.uint8], text: Mapping[str, Any]) -> None:
-    """Write (H, W, C) as PNG with text chunks, whole or not at all.
+def pil_from_images(images: NDArray[np.uint8]) -> list[Image]:
+    """(N, H, W, C) uint8 to N PIL images, grey or RGB."""
+    from PIL.Image import fromarray
+
+    return [fromarray(image[:, :, 0] if image.shape[2] == 1 else image) for image in images]
+
+
+def save_png(path: str | Path, image: NDArray[np.uint8], text: Mapping[str, Any]) -> None:
+    """Write (H, W, C) uint8 as PNG with text, whole or not at all.
+
+    The text goes into tEXt chunks, or iTXt where it is not Latin-1; `PIL.Image.open(path).text`
+    gives it back.
 
     Raises:
         OSError: the disk does not take it; nothing is left.
     """
-    from PIL import Image
     from PIL.PngImagePlugin import PngInfo
 
     info = PngInfo()
     for key, value in text.items():
-        info.add_itxt(key, str(value))
-    pixels = image[:, :, 0] if image.shape[2] == 1 else image
+        info.add_text(key, str(value))
+    (picture,) = pil_from_images(image[None])
     try:
-        with atomic_path(path) as temporary:
-            Image.fromarray(pixels).save(temporary, format="PNG", pnginfo=info)
+        with atomic_path(Path(path)) as temporary:
+            picture.save(temporary, format="PNG", pnginfo=info)
     except OSError as error:
         raise OSError(f"{path}: could not be written ({error}); nothing of it was left") from error
+
+
+def save_grid(
+    path: str | Path,
+    images: NDArray[np.uint8],
+    text: Mapping[str, Any],
+    *,
+    columns: int | None = None,
+) -> None:
+    """Write (N, H, W, C) uint8 as one PNG with text; layout as `grid_from_images`."""
+    save_png(path, grid_from_images(images, columns), text)
+
+
+def save_images(
+    path: str | Path, images: NDArray[np.uint8], texts: Sequence[Mapping[str, Any]]
+) -> list[Path]:
+    """Write (N, H, W, C) uint8 as NAME-0000.png, NAME-0001.png, ... with a text for each.
+
+    Args:
+        path: NAME.png.
+        images: the pictures.
+        texts: N texts, such as those of `Pipeline.describe` for one label and sample each.
+    Returns:
+        The N paths.
+    Raises:
+        OSError: the disk does not take a file; those before it are there, nothing of it is.
+    """
+    path = Path(path)
+    digits = max(4, len(str(len(images) - 1)))
+    paths = [path.with_name(f"{path.stem}-{i:0{digits}}.png") for i in range(len(images))]
+    for own_path, image, text in zip(paths, images, texts, strict=True):
+        save_png(own_path, image, text)
+    return paths
 
 
 def check_writable(path: Path) -> None:

@@ -13,33 +13,36 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from vq4dit.engines.manifest import Manifest, load_manifest, verify_files
-from vq4dit.errors import ArtifactError, BackendUnavailable, OptionError, Vq4ditError
+from vq4dit import __version__
+from vq4dit.engines.manifest import (
+    MANIFEST_NAME,
+    Manifest,
+    hash_file,
+    load_manifest,
+    verify_files,
+)
+from vq4dit.errors import ArtifactError, BackendUnavailable, OptionError
 
+from .checks import check_pictures
 from .images import uint8_from_pictures
-from .noise import INITIAL_STEP, MAX_SAMPLE, check_seed, gaussian_noise
 from .ort_session import CPU_PROVIDERS, OrtDecoderSession, OrtStepSession
 from .request import (
+    Integers,
     Labels,
     batch_slices,
     check_can_decode,
-    checked_integer,
     checked_latents,
-    label_numbers,
-    resolved_cfg_scale,
+    resolved_request,
 )
-from .samplers import coefficient_table
-from .schedule import SpacedSchedule, linear_alpha_bar, spaced_schedule
+from .sampling import NoiseSource, SamplingRun
 from .selftest import SelfTestResult, load_selftest, run_selftest
 from .session import DecoderSession, Floats, StepInputs, StepSession
+from .step_report import Callback
 
 _log = logging.getLogger(__name__)
 
 #: Bits per weight in the manifest from which on a layer is not quantized.
 _DENSE_BITS = 16
-
-#: Called after every step with (steps done, steps in all, latents (n, C, H, W) of this batch).
-Callback = Callable[[int, int, Floats], None]
 
 
 class Pipeline:
@@ -73,8 +76,10 @@ class Pipeline:
         self.manifest: Manifest = load_manifest(self.engine_dir)
         _check_runs_here(self.manifest, providers)
         verify_files(self.engine_dir, self.manifest)
+        self.engine_sha256 = hash_file(self.engine_dir / MANIFEST_NAME)
         used = tuple(providers or CPU_PROVIDERS)
         self._lock = threading.Lock()
+        self._accuracy = accuracy
         self._low_memory, self._closed = low_memory, False
         self._load_step: Callable[[], StepSession] = partial(
             OrtStepSession,
@@ -93,83 +98,129 @@ class Pipeline:
             )
             self._decoder = None if low_memory else self._load_decoder()
         self._told_cfg_cost = False
-        schedule = self.manifest.schedule
-        self._alpha_bar = linear_alpha_bar(
-            schedule.num_timesteps, schedule.beta_start, schedule.beta_end
-        )
         if verify:
             self._require_selftest(accuracy)
 
     def __call__(
         self,
         labels: Labels,
-        steps: int = 50,
+        steps: Integers = 50,
         cfg_scale: float | None = None,
         sampler: str = "ddim",
         seed: int = 0,
         latents: ArrayLike | None = None,
         callback: Callback | None = None,
         *,
+        spacing: str = "linspace",
         eta: float = 0.0,
         num_images: int | None = None,
-        first_sample: int = 0,
+        samples: Integers = 0,
         batch_size: int | None = None,
+        noise: NoiseSource | None = None,
+        cancel: threading.Event | None = None,
         output: str = "uint8",
     ) -> NDArray[Any]:
         """Draw one picture per label.
 
-        Picture i depends on the seed, its label and its sample index first_sample + i alone: it is
-        the same for any batch size, and picture 17 of a request can be drawn again by itself with
-        first_sample=17. Another order of the labels gives other pictures.
+        Picture i depends on the seed, its label and its sample index alone: it is the same for any
+        batch size, order and number of threads, and picture 17 of a request can be drawn again by
+        itself with samples=17.
 
         Args:
             labels: one label or several, as numbers 0..num_classes-1 or as names of the manifest.
-            steps: sampling steps, 1..1000.
+            steps: sampling steps, 1..1000, or the timesteps themselves, descending.
             cfg_scale: guidance weight, None for 4.0, or 1.0 with an engine built without guidance.
             sampler: "ddim", "ddpm" or "dpm-solver++".
             seed: 0..2**64 - 1.
             latents: (N, C, H, W) initial latents instead of seeded ones.
-            callback: called after every step of every batch; what it raises ends the run.
+            callback: called with a `StepReport` after every step of every batch; what it raises
+                ends the call.
+            spacing: which timesteps a number of steps means: "linspace", "leading" or "trailing".
             eta: share of fresh noise, 0..1, for "ddim".
             num_images: draw so many pictures and repeat the labels in turn.
-            first_sample: sample index of the first picture.
+            samples: sample index of the first picture, the others follow; or one index for each.
             batch_size: samples of one step, None for 16 or the engine's largest.
+            noise: called with (step i = 0..steps-1, sample indices (n,)) for (n, C, H, W) normal
+                numbers instead of seeded ones, where a step needs them.
+            cancel: an event that another thread may set to end the call before its next step.
             output: "uint8" for pictures, "latent" for the final latents without decoding.
         Returns:
             (N, H, W, C) uint8, or (N, C, H, W) float32 latents.
         Raises:
             OptionError: a value is out of range.
-            Vq4ditError: latents became NaN or infinite (the message names the step).
+            Cancelled: the event was set.
+            Vq4ditError: latents became NaN, infinite or constant (the message names the step and
+                the sample), or a decoded picture did.
         """
-        label = label_numbers(labels, self.manifest, num_images)
+        request = resolved_request(
+            self.manifest, labels, steps=steps, cfg_scale=cfg_scale, sampler=sampler, seed=seed,
+            spacing=spacing, eta=eta, num_images=num_images, samples=samples,
+        )  # fmt: skip
         if output not in ("uint8", "latent"):
             raise OptionError(f"output {output!r} is unknown; needed uint8 or latent")
         if output == "uint8":
             check_can_decode(self.manifest)
-        check_seed(seed)
-        first = checked_integer("first_sample", first_sample, 0, MAX_SAMPLE - len(label))
-        samples = first + np.arange(len(label), dtype=np.int64)
-        schedule = spaced_schedule(steps, self._alpha_bar)
-        table = coefficient_table(sampler, schedule, eta).astype(np.float32)
-        scale = resolved_cfg_scale(cfg_scale, self.manifest)
-        self._tell_cfg_cost(scale)
-        given = None if latents is None else checked_latents(latents, self.manifest, len(label))
-        batches = list(batch_slices(len(label), batch_size, self.manifest))
-        results = []
-        for b, rows in enumerate(batches):
-            latent = (
-                gaussian_noise(seed, samples[rows], INITIAL_STEP, self.manifest.latent_shape)
-                if given is None
-                else given[rows]
-            )
-            report = _shifted(callback, b * steps, steps * len(batches))
-            latent = self._sample(
-                latent, label[rows], samples[rows], schedule, table, scale, seed, report
-            )
-            results.append(latent)
-        if output == "uint8":  # after all sampling: with low_memory only one model fits
-            results = [self.decode(latent) for latent in results]
-        return np.concatenate(results)
+        num_images = len(request.labels)
+        given = None if latents is None else checked_latents(latents, self.manifest, num_images)
+        batches = list(batch_slices(num_images, batch_size, self.manifest))
+        self._tell_cfg_cost(request.cfg_scale)
+        run = SamplingRun(
+            request=request,
+            latent_shape=self.manifest.latent_shape,
+            batch_min=self.manifest.batch_min,
+            num_batches=len(batches),
+            run_step=self._run_step,
+            decode=self.decode,
+            noise=noise,
+            callback=callback,
+            cancel=cancel,
+        )
+        results = [run.sample(i, rows, given) for i, rows in enumerate(batches)]
+        if output == "latent":
+            return np.concatenate(results)
+        # After all sampling: with low_memory only one model fits.
+        pictures = []
+        for rows, latent in zip(batches, results, strict=True):
+            run.check_cancelled("decoding")
+            floats = self._pictures(latent)
+            check_pictures(floats, request.samples[rows], num_steps=request.num_steps)
+            pictures.append(uint8_from_pictures(floats))
+        return np.concatenate(pictures)
+
+    def describe(
+        self,
+        labels: Labels,
+        steps: Integers = 50,
+        cfg_scale: float | None = None,
+        sampler: str = "ddim",
+        seed: int = 0,
+        *,
+        spacing: str = "linspace",
+        eta: float = 0.0,
+        num_images: int | None = None,
+        samples: Integers = 0,
+    ) -> dict[str, str]:
+        """What a call with these options draws, for a PNG's text (`save_png`, `save_grid`).
+
+        Returns:
+            Labels, samples, steps, spacing, sampler, cfg_scale, eta and seed as text, and
+            `software`, `target`, `accuracy`, `engine_sha256` (of manifest.json, which holds the
+            hash of every other file) and `source_sha256`.
+        Raises:
+            OptionError: a value is out of range.
+        """
+        request = resolved_request(
+            self.manifest, labels, steps=steps, cfg_scale=cfg_scale, sampler=sampler, seed=seed,
+            spacing=spacing, eta=eta, num_images=num_images, samples=samples,
+        )  # fmt: skip
+        return {
+            "software": f"vq4dit {__version__}",
+            **request.text(self.manifest),
+            "target": self.manifest.target,
+            "accuracy": self._accuracy,
+            "engine_sha256": self.engine_sha256,
+            "source_sha256": self.manifest.source_sha256,
+        }
 
     def decode(self, latents: Floats) -> NDArray[np.uint8]:
         """Final latents (N, C, h, w) float32 to pictures (N, H, W, C) uint8.
@@ -182,14 +233,18 @@ class Pipeline:
             OptionError: the engine has no decoder, or the pipeline is closed.
             Vq4ditError: the decoder gave NaN or infinite values.
         """
+        return uint8_from_pictures(self._pictures(latents))
+
+    def _pictures(self, latents: Floats) -> Floats:
+        """Latents (N, C, h, w) to pictures (N, C, H, W) float32, about -1..1."""
         check_can_decode(self.manifest)
         if "decoder" not in self.manifest.files:
-            return uint8_from_pictures(latents)
+            return latents
         with self._lock:
             decoder = self._open_decoder()
             size = 1 if self._low_memory else max(len(latents), 1)
             parts = [latents[i : i + size] for i in range(0, max(len(latents), 1), size)]
-            return np.concatenate([uint8_from_pictures(decoder.decode(part)) for part in parts])
+            return np.concatenate([decoder.decode(part) for part in parts])
 
     def selftest(self, tensors: Mapping[str, NDArray[Any]]) -> SelfTestResult:
         """Run the engine's self-test (`selftest.load_selftest`) and give the errors."""
@@ -214,37 +269,6 @@ class Pipeline:
         trace: TracebackType | None,
     ) -> None:
         self.close()
-
-    def _sample(
-        self,
-        latent: Floats,
-        label: NDArray[np.int64],
-        samples: NDArray[np.int64],
-        schedule: SpacedSchedule,
-        table: Floats,
-        cfg_scale: float,
-        seed: int,
-        report: Callable[[int, Floats], None],
-    ) -> Floats:
-        """All steps for one batch; latent (n, C, H, W) -> final latent (n, C, H, W)."""
-        n = len(latent)
-        zeros = np.zeros_like(latent)
-        history = zeros
-        for i, (t, row) in enumerate(zip(schedule.timesteps, table, strict=True)):
-            needs_noise = row[3] != 0.0
-            inputs = StepInputs(
-                latent=latent,
-                timestep=np.full(n, t, np.float32),
-                label=label,
-                cfg_scale=np.full(n, cfg_scale, np.float32),
-                coefficients=np.tile(row, (n, 1)),
-                noise=gaussian_noise(seed, samples, i, latent.shape[1:]) if needs_noise else zeros,
-                history=history,
-            )
-            latent, history = self._run_step(inputs)
-            _check_finite(latent, samples, step=i, num_steps=len(table), t=int(t))
-            report(i + 1, latent)
-        return latent
 
     def _run_step(self, inputs: StepInputs) -> tuple[Floats, Floats]:
         """One step under the lock, so that threads take turns and close() waits for its end."""
@@ -344,25 +368,3 @@ def _check_runs_here(manifest: Manifest, providers: Sequence[str] | None) -> Non
             f"the engine has dtypes {manifest.compute_dtype} and {manifest.label_dtype}, this "
             "version runs float32 and int64; build it again"
         )
-
-
-def _check_finite(
-    latent: Floats, samples: NDArray[np.int64], *, step: int, num_steps: int, t: int
-) -> None:
-    finite = np.isfinite(latent).all(axis=(1, 2, 3))
-    if not finite.all():
-        raise Vq4ditError(
-            f"latents became NaN or infinite at step {step + 1} of {num_steps} (t = {t}), sample "
-            f"{samples[~finite][0]}; run `vq4dit verify` on the engine, or use a smaller cfg_scale "
-            'or accuracy "exact"'
-        )
-
-
-def _shifted(callback: Callback | None, done: int, num_steps: int) -> Callable[[int, Floats], None]:
-    """The callback with the steps of earlier batches added."""
-
-    def report(step: int, latent: Floats) -> None:
-        if callback is not None:
-            callback(done + step, num_steps, latent)
-
-    return report

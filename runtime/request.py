@@ -1,8 +1,9 @@
-"""Check what a caller asks of a pipeline, before all work: labels, guidance, latents, batches."""
+"""What a caller asks of a pipeline, checked and resolved before all work."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,9 @@ from vq4dit.engines.manifest import Manifest
 from vq4dit.errors import OptionError
 
 from .images import PICTURE_CHANNELS
+from .noise import MAX_SAMPLE, check_seed
+from .samplers import coefficient_table
+from .schedule import SpacedSchedule, linear_alpha_bar, spaced_schedule
 from .session import Floats
 
 DEFAULT_CFG_SCALE = 4.0
@@ -21,9 +25,114 @@ MAX_CFG_SCALE = 1e4
 #: Pictures of one request, and samples of one step where the engine sets no limit.
 MAX_IMAGES = 2**31
 
+#: `Request.spacing` where the caller chose the timesteps.
+OWN_TIMESTEPS = "own"
+
 _MAX_NAMES_TOLD = 20
 
 Labels = int | str | Sequence[int | str] | NDArray[np.integer[Any]]
+Integers = int | Sequence[int] | NDArray[np.integer[Any]]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Request:
+    """One call of a pipeline, resolved; N pictures.
+
+    Args:
+        labels: (N,) int64.
+        samples: (N,) int64 sample indices: the noise of a picture follows from seed and index.
+        schedule: the timesteps, first step first.
+        table: (steps, 8) float32, the sampler's coefficients.
+        cfg_scale: guidance weight.
+        sampler, spacing, eta, seed: as asked for; spacing is "own" where timesteps were given.
+    """
+
+    labels: NDArray[np.int64]
+    samples: NDArray[np.int64]
+    schedule: SpacedSchedule
+    table: Floats
+    cfg_scale: float
+    sampler: str
+    spacing: str
+    eta: float
+    seed: int
+
+    @property
+    def num_steps(self) -> int:
+        """Sampling steps."""
+        return len(self.table)
+
+    def text(self, manifest: Manifest) -> dict[str, str]:
+        """Key -> value for a PNG's text: enough to draw the same pictures again."""
+        numbers = list(dict.fromkeys(self.labels.tolist()))
+        values: dict[str, Any] = {
+            "labels": _joined(self.labels if len(numbers) > 1 else numbers),
+            "samples": _ranges(self.samples),
+            "steps": self.num_steps,
+            "spacing": self.spacing,
+            "sampler": self.sampler,
+            "cfg_scale": f"{self.cfg_scale:g}",
+            "eta": f"{self.eta:g}",
+            "seed": self.seed,
+        }
+        if manifest.label_names:
+            values["label_names"] = "; ".join(manifest.label_names[n] for n in numbers)
+        if self.spacing == OWN_TIMESTEPS:
+            values["timesteps"] = _joined(self.schedule.timesteps)
+        return {key: str(value) for key, value in values.items()}
+
+
+def resolved_request(
+    manifest: Manifest,
+    labels: Labels,
+    *,
+    steps: Integers = 50,
+    cfg_scale: float | None = None,
+    sampler: str = "ddim",
+    seed: int = 0,
+    spacing: str = "linspace",
+    eta: float = 0.0,
+    num_images: int | None = None,
+    samples: Integers = 0,
+) -> Request:
+    """Check all options of `Pipeline.__call__` that say which pictures to draw.
+
+    Raises:
+        OptionError: a value is out of range; the message names it.
+    """
+    numbers = label_numbers(labels, manifest, num_images)
+    check_seed(seed)
+    training = manifest.schedule
+    alpha_bar = linear_alpha_bar(training.num_timesteps, training.beta_start, training.beta_end)
+    schedule = spaced_schedule(steps, alpha_bar, spacing)
+    return Request(
+        labels=numbers,
+        samples=sample_indices(samples, len(numbers)),
+        schedule=schedule,
+        table=coefficient_table(sampler, schedule, eta).astype(np.float32),
+        cfg_scale=resolved_cfg_scale(cfg_scale, manifest),
+        sampler=sampler,
+        spacing=spacing if isinstance(steps, (int, np.integer)) else OWN_TIMESTEPS,
+        eta=eta,
+        seed=int(seed),
+    )
+
+
+def sample_indices(samples: Integers, num_images: int) -> NDArray[np.int64]:
+    """Sample indices (N,): the given ones, or num_images consecutive ones from the given first.
+
+    Raises:
+        OptionError: not integers in 0..2**32 - 1, or not one per picture.
+    """
+    if isinstance(samples, (Sequence, np.ndarray)) and not isinstance(samples, str):
+        if len(samples) != num_images:
+            raise OptionError(
+                f"samples has {len(samples)} indices, needed one for each of {num_images} pictures"
+            )
+        values = [checked_integer("a sample index", n, 0, MAX_SAMPLE) for n in samples]
+        return np.array(values, np.int64)
+    first = checked_integer("samples", samples, 0, MAX_SAMPLE - num_images)
+    return first + np.arange(num_images, dtype=np.int64)
 
 
 def label_numbers(
@@ -90,13 +199,25 @@ def check_can_decode(manifest: Manifest) -> None:
 
 
 def batch_slices(num_samples: int, batch_size: int | None, manifest: Manifest) -> Iterator[slice]:
-    """Cut 0..num_samples into slices of at most batch_size; OptionError if the engine cannot."""
+    """Cut 0..num_samples into slices of at most batch_size; OptionError if the engine cannot.
+
+    The last one, and any of fewer samples than the engine can run, is for `padded`.
+    """
     low, high = manifest.batch_min, manifest.batch_max
     if batch_size is None:
         batch_size = max(low, min(DEFAULT_BATCH_SIZE, high or DEFAULT_BATCH_SIZE))
     size = checked_integer("batch_size", batch_size, low, high or MAX_IMAGES)
     for start in range(0, num_samples, size):
         yield slice(start, min(start + size, num_samples))
+
+
+def padded(rows: NDArray[Any], num_rows: int) -> NDArray[Any]:
+    """Rows (n, ...) and copies of the last one up to num_rows; the same array if there are enough.
+
+    An engine with a smallest batch runs the copies too; rows do not depend on each other.
+    """
+    lacking = num_rows - len(rows)
+    return rows if lacking <= 0 else np.concatenate([rows, np.repeat(rows[-1:], lacking, axis=0)])
 
 
 def _label_number(label: Any, manifest: Manifest) -> int:
@@ -114,3 +235,14 @@ def _label_number(label: Any, manifest: Manifest) -> int:
     if not 0 <= label < num_classes:
         raise OptionError(f"label {label} is out of range 0..{num_classes - 1}")
     return int(label)
+
+
+def _joined(numbers: Iterable[int]) -> str:
+    return ",".join(map(str, numbers))
+
+
+def _ranges(numbers: NDArray[np.int64]) -> str:
+    """Integers as "0-7" where they are consecutive, else separated by commas."""
+    if len(numbers) > 1 and (np.diff(numbers) == 1).all():
+        return f"{numbers[0]}-{numbers[-1]}"
+    return _joined(numbers)

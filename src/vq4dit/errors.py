@@ -22,3 +22,7 @@ class OptionError(Vq4ditError, ValueError):
 
 class BackendUnavailable(Vq4ditError, RuntimeError):
     """A module, library or device that the request needs is missing on this machine."""
+
+
+class Cancelled(Vq4ditError):
+    """The caller's own event asked a running call to end; nothing is broken."""

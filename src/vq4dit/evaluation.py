@@ -28,6 +28,7 @@ from .metrics import (
     relative_latent_error,
 )
 from .runtime.pipeline import Pipeline
+from .runtime.step_report import StepReport
 
 logger = logging.getLogger(__name__)
 
@@ -168,11 +169,11 @@ def draw(
     """Draw one picture per label with one engine; latents only where it has no decoder."""
     latents: list[NDArray[np.float32]] = []
 
-    def on_step(done: int, total: int, latent: NDArray[np.float32]) -> None:
-        if done % settings.steps == 0:  # the batch is finished
-            latents.append(latent.copy())
+    def on_step(report: StepReport) -> None:
+        if report.step == settings.steps - 1:  # the batch is finished
+            latents.append(report.latents.copy())
         if progress is not None:
-            progress(name, done, total)
+            progress(name, report.done, report.total)
 
     with Pipeline(directory, accuracy=settings.accuracy, threads=settings.threads) as pipeline:
         has_pictures = "decoder" in pipeline.manifest.files

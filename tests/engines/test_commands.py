@@ -9,6 +9,7 @@ from support_export import random_source
 from tiny_engine import NAMES, write_tiny_engine
 
 from vq4dit.cli import main
+from vq4dit.engines.manifest import MANIFEST_NAME, hash_file
 from vq4dit.runtime.pipeline import Pipeline
 
 pytestmark = pytest.mark.ort
@@ -98,18 +99,20 @@ def test_verify_finds_a_flipped_bit(tmp_path, capsys):
 def test_sample_writes_a_grid_that_tells_how(tmp_path, capsys, tiny):
     path = tmp_path / "out.png"
     code, out, err = run(capsys, "sample", tiny, "-o", path, "--labels", "1,class 2", "--num", 3,
-                         "--steps", 2, "--seed", 5, "--columns", 3, "--json")  # fmt: skip
+                         "--steps", 2, "--seed", 5, "--columns", 3, "--spacing", "leading",
+                         "--json")  # fmt: skip
     result = json.loads(out)
     assert code == 0 and result["num_images"] == 3 and result["files"] == [str(path)]
     assert "sampling: 100%" in err
     with Pipeline(tiny, threads=1) as pipeline:
-        expected = pipeline([1, 2, 1], steps=2, seed=5)
+        expected = pipeline([1, 2, 1], steps=2, seed=5, spacing="leading")
     with Image.open(path) as image:
         pixels, text = np.asarray(image), image.text
     assert pixels.shape == (16, 3 * 18 - 2)
     assert all(np.array_equal(pixels[:, 18 * i : 18 * i + 16], expected[i, ..., 0]) for i in (0, 2))
-    assert (text["seed"], text["steps"], text["cfg_scale"]) == ("5", "2", "4.0")
-    assert text["labels"] == "1,class 2"
+    assert (text["seed"], text["steps"], text["cfg_scale"]) == ("5", "2", "4")
+    assert (text["labels"], text["samples"]) == ("1,2,1", "0-2")
+    assert text["engine_sha256"] == hash_file(tiny / MANIFEST_NAME)
 
 
 def test_sample_separate_files(tmp_path, capsys, tiny):
@@ -118,7 +121,8 @@ def test_sample_separate_files(tmp_path, capsys, tiny):
     assert (code, out, err) == (0, "", "")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a-0000.png", "a-0001.png"]
     with Image.open(tmp_path / "a-0001.png") as image:
-        assert image.text["label"] == "3" and image.size == (16, 16)
+        assert (image.text["labels"], image.text["samples"]) == ("3", "1")
+        assert image.size == (16, 16)
 
 
 @pytest.mark.parametrize(

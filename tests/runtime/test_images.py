@@ -8,7 +8,15 @@ import pytest
 from PIL import Image
 
 from vq4dit.errors import OptionError, Vq4ditError
-from vq4dit.runtime.images import check_writable, grid_from_images, save_png, uint8_from_pictures
+from vq4dit.runtime.images import (
+    check_writable,
+    grid_from_images,
+    pil_from_images,
+    save_grid,
+    save_images,
+    save_png,
+    uint8_from_pictures,
+)
 
 
 def test_floats_are_clipped_and_rounded():
@@ -51,6 +59,44 @@ def test_png_keeps_pixels_and_text(tmp_path, channels):
         assert np.array_equal(np.asarray(found).reshape(image.shape), image)
         assert found.text == {"labels": "T-shirt, Größe", "seed": "7"}
     assert [p.name for p in tmp_path.iterdir()] == ["a.png"]
+
+
+def _chunks(data):
+    """Types and contents of a PNG's chunks."""
+    place, found = 8, []
+    while place < len(data):
+        size = int.from_bytes(data[place : place + 4], "big")
+        found.append((data[place + 4 : place + 8], data[place + 8 : place + 8 + size]))
+        place += 12 + size
+    return found
+
+
+def test_text_is_in_plain_chunks(tmp_path):
+    save_png(str(tmp_path / "a.png"), np.zeros((2, 2, 1), np.uint8), {"seed": 7, "name": "\u732b"})
+    kinds = dict(_chunks((tmp_path / "a.png").read_bytes()))
+    assert kinds[b"tEXt"] == b"seed\0007"
+    assert kinds[b"iTXt"].startswith(b"name\0") and "\u732b".encode() in kinds[b"iTXt"]
+
+
+def test_one_file_per_picture_and_a_grid(tmp_path):
+    images = np.arange(3 * 4 * 5 * 3, dtype=np.uint8).reshape(3, 4, 5, 3)
+    paths = save_images(tmp_path / "a.png", images, [{"sample": i} for i in range(3)])
+    assert [p.name for p in paths] == ["a-0000.png", "a-0001.png", "a-0002.png"]
+    for i, path in enumerate(paths):
+        with Image.open(path) as found:
+            assert np.array_equal(np.asarray(found), images[i]) and found.text == {"sample": str(i)}
+    save_grid(tmp_path / "g.png", images, {"seed": 1}, columns=3)
+    with Image.open(tmp_path / "g.png") as found:
+        assert np.array_equal(np.asarray(found), grid_from_images(images, 3))
+        assert found.text == {"seed": "1"}
+
+
+@pytest.mark.parametrize(("channels", "mode"), [(1, "L"), (3, "RGB")])
+def test_pil_images(channels, mode):
+    images = np.arange(2 * 4 * 5 * channels, dtype=np.uint8).reshape(2, 4, 5, channels)
+    found = pil_from_images(images)
+    assert [(i.mode, i.size) for i in found] == [(mode, (5, 4))] * 2
+    assert np.array_equal(np.asarray(found[1]).reshape(4, 5, channels), images[1])
 
 
 def test_full_disk_keeps_the_older_file(tmp_path, monkeypatch):

@@ -82,7 +82,7 @@ def test_pictures_do_not_depend_on_the_batch_size(pipeline, batch_size):
 
 def test_a_picture_depends_on_its_position_and_can_be_drawn_alone(pipeline):
     all_of_them = pipeline(LABELS, steps=3, seed=2)
-    alone = pipeline(LABELS[4], steps=3, seed=2, first_sample=4)
+    alone = pipeline(LABELS[4], steps=3, seed=2, samples=4)
     moved = pipeline(LABELS[4], steps=3, seed=2)
     assert np.array_equal(alone[0], all_of_them[4])
     assert not np.array_equal(moved[0], all_of_them[4])
@@ -105,19 +105,6 @@ def test_given_latents_are_the_start(pipeline):
         pipeline([1, 2], steps=2, latents=start, output="latent"),
         pipeline([1, 2], steps=2, seed=9, output="latent"),
     )
-
-
-def test_callback_sees_every_step_and_can_stop_the_run(pipeline):
-    seen = []
-    pipeline(LABELS, steps=2, batch_size=3, callback=lambda *a: seen.append((*a[:2], a[2].shape)))
-    assert [s[0] for s in seen] == [1, 2, 3, 4, 5, 6]
-    assert {s[1] for s in seen} == {6} and seen[-1][2] == (2, 4, 8, 8)
-
-    def stop(step, num_steps, latents):
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        pipeline(0, steps=2, callback=stop)
 
 
 def test_threads_share_a_pipeline(pipeline):
@@ -158,8 +145,12 @@ def test_threads_share_a_pipeline(pipeline):
         ({"latents": np.zeros((1, 4, 4, 4))}, r"needed \(1, 4, 8, 8\)"),
         ({"latents": np.full((1, 4, 8, 8), np.nan)}, "NaN"),
         ({"output": "png"}, "output 'png' is unknown"),
-        ({"first_sample": -1}, "first_sample is -1"),
-        ({"first_sample": 0.5}, "first_sample is 0.5"),
+        ({"samples": -1}, "samples is -1"),
+        ({"samples": 0.5}, "samples is 0.5"),
+        ({"samples": [0, 1]}, "2 indices, needed one for each of 1 pictures"),
+        ({"samples": [2**32]}, "a sample index is 4294967296"),
+        ({"steps": [5, 5]}, "descending"),
+        ({"spacing": "quad"}, "spacing 'quad' is unknown; needed one of linspace"),
         ({"batch_size": 2.5}, "batch_size is 2.5, needed an integer"),
     ],
 )

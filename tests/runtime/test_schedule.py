@@ -5,7 +5,12 @@ import pytest
 from tolerances import FP64_RELATIVE
 
 from vq4dit.errors import OptionError
-from vq4dit.runtime.schedule import linear_alpha_bar, spaced_schedule, spaced_timesteps
+from vq4dit.runtime.schedule import (
+    SPACINGS,
+    linear_alpha_bar,
+    spaced_schedule,
+    spaced_timesteps,
+)
 
 
 def _public_timesteps(num_steps):
@@ -59,3 +64,48 @@ def test_all_steps_are_the_training_schedule():
 def test_bad_step_counts(num_steps):
     with pytest.raises(OptionError, match=r"steps is .*1\.\.1000"):
         spaced_timesteps(num_steps)
+
+
+@pytest.mark.parametrize("spacing", SPACINGS)
+def test_every_count_of_every_spacing_is_diffusers(spacing):
+    from diffusers import DDIMScheduler
+
+    scheduler = DDIMScheduler(timestep_spacing=spacing)
+    for num_steps in range(1, 1001):
+        scheduler.set_timesteps(num_steps)
+        theirs = scheduler.timesteps.numpy()[:num_steps]  # its "trailing" may add one that is -1
+        found = spaced_timesteps(num_steps, spacing=spacing)
+        assert found.tolist() == theirs.tolist(), num_steps
+        assert len(found) == num_steps and (np.diff(found) < 0).all() and found[-1] >= 0
+
+
+def test_own_timesteps():
+    alpha_bar = linear_alpha_bar()
+    schedule = spaced_schedule([999, 500, 3], alpha_bar)
+    assert schedule.timesteps.tolist() == [999, 500, 3] and schedule.timesteps.dtype == np.int64
+    assert schedule.alpha_bar_prev.tolist() == [alpha_bar[500], alpha_bar[3], 1.0]
+    same = spaced_schedule(np.array([999, 500, 3], np.int32), alpha_bar)
+    assert np.array_equal(same.timesteps, schedule.timesteps)
+
+
+@pytest.mark.parametrize(
+    ("steps", "message"),
+    [
+        ([], "needed one integer or a list"),
+        ([1.5, 0.5], "dtype float64"),
+        ([[3, 2], [1, 0]], r"shape \(2, 2\)"),
+        ([3, 3], "descending integers in 0..999"),
+        ([3, 5], "descending"),
+        ([1000, 5], "descending"),
+        ([5, -1], "descending"),
+        ("10", "needed an integer"),
+    ],
+)
+def test_bad_timesteps(steps, message):
+    with pytest.raises(OptionError, match=message):
+        spaced_schedule(steps, linear_alpha_bar())
+
+
+def test_unknown_spacing():
+    with pytest.raises(OptionError, match="'quad' is unknown; needed one of linspace, leading"):
+        spaced_timesteps(10, spacing="quad")

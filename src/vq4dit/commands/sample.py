@@ -26,6 +26,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=int, default=50, help="sampling steps, 1..1000")
     parser.add_argument("--sampler", default="ddim", help="ddim, ddpm or dpm-solver++")
     parser.add_argument(
+        "--spacing",
+        default="linspace",
+        help="timesteps of so many steps: linspace (public DiT sampler), leading (diffusers' "
+        "DiTPipeline) or trailing",
+    )
+    parser.add_argument(
         "--cfg-scale",
         type=float,
         help="guidance weight (4 if not given; 1 with an engine built with --no-cfg)",
@@ -46,10 +52,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Draw and write the pictures; returns the files, the time taken and the parameters."""
-    from vq4dit.runtime.images import check_writable, grid_from_images, save_png
+    from vq4dit.runtime.images import check_writable, save_grid, save_images
     from vq4dit.runtime.pipeline import Pipeline
 
-    labels = _labels(args.labels)
+    options = _options(args)
     if args.columns is not None and args.columns < 1:
         raise OptionError(f"--columns is {args.columns}, needed at least 1")
     if args.output.suffix.lower() != ".png":
@@ -58,22 +64,16 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     with Pipeline(
         args.engine, accuracy=args.accuracy, threads=args.threads, low_memory=args.low_memory
     ) as pipeline:
-        parameters = _parameters(args, pipeline)
+        parameters = pipeline.describe(**options)
         start = time.perf_counter()
-        images = _draw(args, pipeline, labels)
+        images = _draw(args, pipeline, options)
         seconds = time.perf_counter() - start
+        texts = _texts_of_each(pipeline, options, len(images)) if args.separate else []
     if args.separate:
-        digits = max(4, len(str(len(images) - 1)))
-        paths = [
-            args.output.with_name(f"{args.output.stem}-{i:0{digits}}.png")
-            for i in range(len(images))
-        ]
-        for i, (path, image) in enumerate(zip(paths, images, strict=True)):
-            own = {"label": labels[i % len(labels)], "sample": i}
-            save_png(path, image, {**parameters, **own})
+        paths = save_images(args.output, images, texts)
     else:
         paths = [args.output]
-        save_png(args.output, grid_from_images(images, args.columns), parameters)
+        save_grid(args.output, images, parameters, columns=args.columns)
     if not args.json and not args.quiet:
         where = args.output if len(paths) == 1 else f"{paths[0]} .. {paths[-1].name}"
         print(f"{where}: {len(images)} pictures in {seconds:.1f} s")
@@ -85,22 +85,43 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _draw(args: argparse.Namespace, pipeline: Pipeline, labels: list[int | str]) -> Any:
+def _options(args: argparse.Namespace) -> dict[str, Any]:
+    """The options that say which pictures to draw, as `Pipeline` takes them."""
+    return {
+        "labels": _labels(args.labels),
+        "steps": args.steps,
+        "cfg_scale": args.cfg_scale,
+        "sampler": args.sampler,
+        "seed": args.seed,
+        "spacing": args.spacing,
+        "eta": args.eta,
+        "num_images": args.num,
+    }
+
+
+def _draw(args: argparse.Namespace, pipeline: Pipeline, options: dict[str, Any]) -> Any:
     """Run the pipeline with a progress bar on stderr."""
     from vq4dit.stage_bar import StageBar
 
     with StageBar(quiet=args.quiet) as bar:
         return pipeline(
-            labels,
-            steps=args.steps,
-            cfg_scale=args.cfg_scale,
-            sampler=args.sampler,
-            seed=args.seed,
-            eta=args.eta,
-            num_images=args.num,
+            **options,
             batch_size=args.batch_size,
-            callback=lambda step, num_steps, latents: bar("sampling", step, num_steps),
+            callback=lambda report: bar("sampling", report.done, report.total),
         )
+
+
+def _texts_of_each(
+    pipeline: Pipeline, options: dict[str, Any], num_images: int
+) -> list[dict[str, str]]:
+    """For each picture what draws it alone."""
+    labels = options["labels"]
+    return [
+        pipeline.describe(
+            **{**options, "labels": labels[i % len(labels)], "num_images": None, "samples": i}
+        )
+        for i in range(num_images)
+    ]
 
 
 def _labels(text: str) -> list[int | str]:
@@ -109,23 +130,3 @@ def _labels(text: str) -> list[int | str]:
     if not all(parts):
         raise OptionError(f"--labels is {text!r}, needed numbers or names separated by commas")
     return [int(part) if part.lstrip("-").isdecimal() else part for part in parts]
-
-
-def _parameters(args: argparse.Namespace, pipeline: Pipeline) -> dict[str, Any]:
-    """How the pictures are made, for the PNG's text and --json."""
-    from vq4dit import __version__
-    from vq4dit.runtime.request import resolved_cfg_scale
-
-    return {
-        "software": f"vq4dit {__version__}",
-        "labels": args.labels,
-        "num": args.num,
-        "steps": args.steps,
-        "sampler": args.sampler,
-        "cfg_scale": resolved_cfg_scale(args.cfg_scale, pipeline.manifest),
-        "seed": args.seed,
-        "eta": args.eta,
-        "accuracy": args.accuracy,
-        "target": pipeline.manifest.target,
-        "source_sha256": pipeline.manifest.source_sha256,
-    }
