@@ -1,0 +1,208 @@
+"""The ahead-of-time plugins, walked through TensorRT 11.4's own bindings as its builder would.
+
+What the plan would hold is compared with the kernels' own description: parameters with those in the
+PTX, launch sizes with launch.py at several batches, tactics with the tiles.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from itertools import product
+from pathlib import Path
+
+import pytest
+from support_tensorrt import needs_bindings, run_with_bindings
+
+from vq4dit.errors import OptionError
+from vq4dit.plugins import schema
+from vq4dit.plugins.cuda.configuration import supported_tiles
+from vq4dit.plugins.cuda.launch import launch_geometry
+from vq4dit.plugins.cuda.parameters import SCALAR, kernel_parameters
+from vq4dit.plugins.layout import AssignmentLayout, GroupOrder, Layout
+from vq4dit.plugins.tensorrt import register_plugins
+from vq4dit.plugins.tensorrt.kernel_choice import kernels_for, tactic_number
+
+DRIVER = Path(__file__).parents[1] / "tensorrt_driver.py"
+SM = 80
+TOKENS, OUT = 16, 192
+TWO_BITS = Layout(
+    in_features=128, codebook_size=256, sub_vector_len=4, group_order=GroupOrder.MMA16,
+    assignment_layout=AssignmentLayout.MMA_LANES,
+)  # fmt: skip
+DTYPES = {"HALF": "float16", "BF16": "bfloat16"}
+PTX_TYPE = {"input": "u64", "output": "u64", SCALAR: "u32"}
+
+
+def case(op, dtype="HALF", *, layout=TWO_BITS, activation="none", row_groups=1, rank=3, **changed):
+    """One node with a dynamic number of samples N; `changed` replaces inputs by name."""
+    x = ["N", layout.in_features] if rank == 2 else ["N", TOKENS, layout.in_features]
+    inputs = {
+        "x": [dtype, x],
+        "codebook": [dtype, [row_groups, layout.codebook_size, layout.sub_vector_len]],
+        "assignments": ["INT8", list(layout.assignments_shape(OUT))],
+        "bias": [dtype, [OUT]],
+        "gate": [dtype, ["N", OUT]],
+        "residual": ["FLOAT", ["N", TOKENS, OUT]],
+    } | changed
+    return {
+        "op": op.name,
+        "attributes": schema.attributes_from_layout(op, layout, activation=activation),
+        "inputs": [inputs[name] for name in op.inputs],
+        "ranges": {"N": [1, 2, 64]},
+        "sizes": [{"N": n} for n in (1, 7, 64)],
+    }
+
+
+GEMM, RESIDUAL, DECODE = schema.OPS.values()
+CASES = {
+    "gemm": case(GEMM),
+    "gelu": case(GEMM, activation="gelu_tanh"),
+    "stacked": case(GEMM, "BF16", activation="silu", row_groups=3, rank=2),
+    "residual": case(RESIDUAL),
+    "decode": case(DECODE),
+}
+REFUSED = {
+    "float32": (
+        case(GEMM, "FLOAT"),
+        r"CodebookGemm: x has type FLOAT, the GPU kernels take HALF .* build with --dtype fp16",
+    ),
+    "mixed types": (
+        case(GEMM, bias=["FLOAT", [OUT]]),
+        "bias has type FLOAT, needed HALF",
+    ),
+    "narrow residual": (
+        case(RESIDUAL, residual=["HALF", ["N", TOKENS, OUT]]),
+        "residual has type HALF, needed FLOAT",
+    ),
+    "another layout": (
+        case(GEMM, layout=Layout(in_features=128, codebook_size=256, sub_vector_len=4)),
+        "assignment layout is rows, the GPU kernels read mma_lanes; export for --target tensorrt",
+    ),
+    "row of x": (
+        case(GEMM, x=["HALF", ["N", TOKENS, 64]]),
+        "x has rows of 64, needed 128",
+    ),
+    "bias": (case(GEMM, bias=["HALF", [7]]), r"bias has shape \(7,\), needed \(192,\)"),
+    "codebook": (case(GEMM, codebook=["HALF", [1, 255, 4]]), "codebook has shape"),
+    "dynamic weight": (
+        case(GEMM, codebook=["HALF", ["N", 256, 4]]),
+        "codebook and assignments must be constants",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def walked(tmp_path_factory):
+    """What became of every case, by name; one child process for all."""
+    path = tmp_path_factory.mktemp("cases") / "cases.json"
+    cases = CASES | {name: refused for name, (refused, _) in REFUSED.items()}
+    path.write_text(json.dumps({"sm": SM, "cases": list(cases.values())}))
+    return dict(zip(cases, run_with_bindings(DRIVER, str(path)), strict=True))
+
+
+def kernels(name):
+    """Kernel configurations that the case's node may run."""
+    given = CASES[name]
+    op = schema.OPS[given["op"]]
+    dtype = DTYPES[given["inputs"][0][0]]
+    return kernels_for(
+        op, TWO_BITS, dtype=dtype, activation=given["attributes"].get("activation", "none")
+    )
+
+
+@needs_bindings
+@pytest.mark.parametrize("name", CASES)
+def test_types_and_shapes(walked, name):
+    found, given = walked[name], CASES[name]
+    op, dtype = schema.OPS[given["op"]], given["inputs"][0][0]
+    output = "FLOAT" if op is RESIDUAL else dtype
+    assert found.get("error") is None
+    assert found["outputs"] == [output]
+    assert found["combinations"] == [[*(t for t, _ in given["inputs"]), output]]
+    assert found["formats"] == ["LINEAR"]
+    for shape, sizes in zip(found["shapes"], given["sizes"], strict=True):
+        inputs = [tuple(sizes.get(n, n) for n in dims) for _, dims in given["inputs"]]
+        assert tuple(shape) == schema.output_shape(op, TWO_BITS, inputs)
+
+
+@needs_bindings
+@pytest.mark.parametrize("name", CASES)
+def test_every_tile_is_a_tactic(walked, name):
+    numbers = {tactic_number(kernel): kernel.name for kernel in kernels(name)}
+    launches = {launch["tactic"]: launch["kernel"] for launch in walked[name]["launches"]}
+    assert launches == numbers
+    assert walked[name]["tactics"] == sorted(numbers)
+    assert len(numbers) == len(kernels(name)) > 0
+
+
+@needs_bindings
+@pytest.mark.parametrize("name", CASES)
+def test_arguments_are_the_parameters_of_the_ptx(walked, name):
+    """TensorRT passes inputs, then integers, then the output: so must the kernel take them."""
+    by_name = {kernel.name: kernel for kernel in kernels(name)}
+    for launch in walked[name]["launches"]:
+        parameters = kernel_parameters(by_name[launch["kernel"]])
+        assert ptx_parameters(launch["ptx"], launch["kernel"]) == [
+            PTX_TYPE[parameter.kind] for parameter in parameters
+        ]
+        inputs = [p.name for p in parameters if p.kind == "input"]
+        assert inputs == list(schema.OPS[CASES[name]["op"]].inputs)
+        assert launch["num_scalars"] == sum(p.kind == SCALAR for p in parameters)
+        assert re.search(r"^\.target\s+sm_80\b", launch["ptx"], re.M)
+
+
+@needs_bindings
+@pytest.mark.parametrize("name", CASES)
+def test_launches_are_those_of_the_kernels(walked, name):
+    given = CASES[name]
+    by_name = {kernel.name: kernel for kernel in kernels(name)}
+    groups = dict(zip(schema.OPS[given["op"]].inputs, given["inputs"], strict=True))["codebook"][1]
+    for launch, at in product(walked[name]["launches"], range(len(given["sizes"]))):
+        kernel, batch = by_name[launch["kernel"]], given["sizes"][at]["N"]
+        x = given["inputs"][0][1]
+        m = batch if len(x) == 2 else batch * TOKENS
+        expected = launch_geometry(kernel, m=m, n=OUT, k=128, row_groups=groups[0])
+        found = launch["at"][at]
+        assert tuple(found["grid"]) == expected.grid
+        assert tuple(found["block"]) == expected.block
+        assert found["shared_bytes"] == expected.shared_bytes
+        values = {"m": m, "out_features": OUT, "in_features": 128, "row_groups": groups[0]}
+        values["sequence"] = TOKENS
+        names = [p.name for p in kernel_parameters(kernel) if p.kind == SCALAR]
+        assert found["scalars"] == [values[name] for name in names]
+
+
+@needs_bindings
+@pytest.mark.parametrize("name", REFUSED)
+def test_refusals_say_what_is_wrong(walked, name):
+    _, message = REFUSED[name]
+    assert re.search(message, walked[name].get("error", "nothing was refused")), walked[name]
+
+
+def test_an_unknown_gpu_is_refused():
+    with pytest.raises(OptionError, match="sm is 75, the kernels are made for 80, 86, 87"):
+        register_plugins(75)
+
+
+def test_tactic_numbers_are_distinct_and_positive():
+    """Over all tiles, epilogues and types of every named configuration that the kernels take."""
+    names, numbers = set(), set()
+    for size, length in ((256, 8), (256, 4), (64, 2), (256, 2)):
+        layout = Layout(
+            in_features=128, codebook_size=size, sub_vector_len=length,
+            assignment_layout=AssignmentLayout.MMA_LANES,
+        )  # fmt: skip
+        for op, dtype, activation in product((GEMM,), DTYPES.values(), ("none", "gelu_tanh")):
+            for kernel in kernels_for(op, layout, dtype=dtype, activation=activation):
+                names.add(kernel.name)
+                numbers.add(tactic_number(kernel))
+    assert len(numbers) == len(names) >= 16 * len(supported_tiles("gemm"))
+    assert all(0 < number < 2**31 for number in numbers)
+
+
+def ptx_parameters(ptx, entry):
+    """Types of the parameters of one entry point, in order."""
+    found = re.search(rf"\.entry\s+{entry}\s*\((.*?)\)", ptx, re.S)
+    assert found, f"the PTX has no entry {entry}"
+    return re.findall(r"\.param\s+(?:\.align\s+\d+\s+)?\.(\w+)", found.group(1))
