@@ -32,7 +32,7 @@ class Tile:
         block_m, block_n: outputs of a block: rows of x by rows of the weight.
         warp_m, warp_n: outputs of a warp.
         stages: gemm: tiles of x in flight; gemv: steps of 64 columns whose indices a warp loads
-            ahead, which is also what a block holds of x at a time; decode: unused.
+            ahead (a block holds split_k times as many of x); decode: steps that a block decodes.
         split_k: slices of the columns that the warps of a block share out; their sums are added in
             a fixed order, so that kernels with the same split_k give the same bits.
         min_blocks: blocks per multiprocessor that registers must leave room for.
@@ -55,6 +55,18 @@ GEMM_TILES = (
     Tile(block_m=64, block_n=64, warp_m=32, warp_n=32, stages=4, min_blocks=2),
     Tile(block_m=64, block_n=64, warp_m=32, warp_n=32, stages=3, split_k=2),
 )
+
+#: For at most 8 and at most 16 rows of x; more rows work, but read the assignments again.
+GEMV_TILES = (
+    Tile(block_m=8, block_n=64, warp_m=8, warp_n=32, stages=5, split_k=4),
+    Tile(block_m=16, block_n=64, warp_m=16, warp_n=32, stages=5, split_k=4),
+    Tile(block_m=8, block_n=32, warp_m=8, warp_n=32, stages=5, split_k=4),
+)
+
+#: For the weight itself.
+DECODE_TILES = (Tile(block_m=1, block_n=32, warp_m=1, warp_n=4, stages=6),)
+
+TILES = {"gemm": GEMM_TILES, "gemv": GEMV_TILES, "decode": DECODE_TILES}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,6 +147,8 @@ class KernelConfiguration:
     @property
     def shared_bytes(self) -> int:
         """Dynamic shared memory of a block in bytes."""
+        if self.kernel == "decode":
+            return self.codebook_bytes
         return self.codebook_bytes + max(self._x_bytes(), self._slice_sum_bytes())
 
     @property
@@ -185,8 +199,13 @@ class KernelConfiguration:
                     f"{field} is {getattr(self, field)!r}, needed one of {', '.join(values)}"
                 )
         self._layout()
-        if self.kernel == "gemm" and self.tile not in GEMM_TILES:
-            raise OptionError(f"no gemm kernel has the tile {self.tile}; choose from GEMM_TILES")
+        if self.tile not in TILES[self.kernel]:
+            raise OptionError(
+                f"no {self.kernel} kernel has the tile {self.tile}; choose from "
+                f"{self.kernel.upper()}_TILES"
+            )
+        if self.kernel == "decode" and self.epilogue != "none":
+            raise OptionError(f"decode has no epilogue, found {self.epilogue}; needed none")
         if self.shared_bytes > MAX_SHARED_BYTES:
             raise OptionError(
                 f"{self.name} needs {self.shared_bytes} bytes of shared memory, a block has "
@@ -217,15 +236,22 @@ class KernelConfiguration:
         )
 
     def _x_bytes(self) -> int:
-        """Shared memory in bytes of the tiles of x."""
+        """Shared memory in bytes of what a block holds of x."""
         tile = self.tile
-        return tile.stages * tile.block_m * STEP_COLUMNS * tile.split_k * _ELEMENT_BYTES
+        row_bytes = STEP_COLUMNS * tile.split_k * _ELEMENT_BYTES
+        if self.kernel == "gemm":
+            return tile.stages * tile.block_m * row_bytes
+        # One chunk of 16 bytes more per row against bank conflicts, and a line of zeros.
+        return tile.block_m * (tile.stages * row_bytes + 16) + 128
 
     def _slice_sum_bytes(self) -> int:
-        """Shared memory in bytes through which the slices' sums are added."""
-        return (self.tile.split_k - 1) * self.tile.block_m * self.tile.block_n * 4
+        """Shared memory in bytes through which the slices' sums are added; 16 rows at least."""
+        tile = self.tile
+        return (tile.split_k - 1) * max(tile.block_m, 16) * tile.block_n * 4
 
 
 def supported_tiles(kernel: str) -> tuple[Tile, ...]:
-    """Tiles that `kernel` is made for."""
-    return {"gemm": GEMM_TILES}[kernel]
+    """Tiles that `kernel` is made for, most rows first; OptionError for an unknown kernel."""
+    if kernel not in TILES:
+        raise OptionError(f"kernel is {kernel!r}, needed one of {', '.join(KERNELS)}")
+    return TILES[kernel]

@@ -48,6 +48,10 @@ VQ_DEVICE void load_shared(uint32 address, uint32 (&value)[4]) {
                : "r"(address));
 }
 
+VQ_DEVICE void store_zeros(uint32 address) {
+  asm volatile("st.shared.u32 [%0], %1;\n" ::"r"(address), "r"(0) : "memory");
+}
+
 // A 16x16 fragment: lane l gives the address of 16 bytes of row l % 16, columns 8 (l / 16)...
 VQ_DEVICE void load_fragment(uint32 address, uint32 (&fragment)[4]) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];\n"

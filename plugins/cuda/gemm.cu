@@ -14,6 +14,7 @@
 // thus depends on kSplitK but not on the tile, on M or on the place of its row.
 #include "decoding.cuh"
 #include "epilogue.cuh"
+#include "slices.cuh"
 
 enum : int { kBlockM = VQ_BLOCK_M, kBlockN = VQ_BLOCK_N, kWarpM = VQ_WARP_M, kWarpN = VQ_WARP_N };
 enum : int { kStages = VQ_STAGES, kSplitK = VQ_SPLIT_K };
@@ -94,28 +95,6 @@ VQ_DEVICE void multiply_step(float (&sums)[kTilesM][kTilesN][4],
   }
 }
 
-// Adds the sums of slices 1, 2, ... to those of slice 0, through shared memory, in this order.
-VQ_DEVICE void add_slices(float (&sums)[kTilesM][kTilesN][4], float* shared, int slice,
-                          int slice_warp, int lane) {
-  constexpr int kSums = kTilesM * kTilesN * 4;
-  float* own = &sums[0][0][0];
-  wait_for_copies<0>();
-  __syncthreads();
-  if (slice > 0) {
-    float* target = shared + ((slice - 1) * kSliceWarps + slice_warp) * kSums * kLanes + lane;
-#pragma unroll
-    for (int i = 0; i < kSums; i++) target[i * kLanes] = own[i];
-  }
-  __syncthreads();
-  if (slice > 0) return;
-#pragma unroll
-  for (int other = 1; other < kSplitK; other++) {
-    const float* source = shared + ((other - 1) * kSliceWarps + slice_warp) * kSums * kLanes + lane;
-#pragma unroll
-    for (int i = 0; i < kSums; i++) own[i] += source[i * kLanes];
-  }
-}
-
 extern "C" __global__ void __launch_bounds__(kThreads, VQ_MIN_BLOCKS) VQ_KERNEL_NAME(
     const uint16* __restrict__ x,           // (M, I)
     const uint16* __restrict__ codebook,    // (R, K, d)
@@ -135,12 +114,7 @@ extern "C" __global__ void __launch_bounds__(kThreads, VQ_MIN_BLOCKS) VQ_KERNEL_
   const int slice = warp / kSliceWarps, slice_warp = warp % kSliceWarps;
   const int warp_m = slice_warp % kWarpsM * kWarpM, warp_n = slice_warp / kWarpsM * kWarpN;
 
-  // Tiles do not cross row groups, so that a block needs one codebook.
-  const int group_rows = out_features / row_groups;
-  const int group_tiles = (group_rows + kBlockN - 1) / kBlockN;
-  const int group = blockIdx.y / group_tiles;
-  const int first_n = blockIdx.y % group_tiles * kBlockN;  // within the group
-  const int warp_out = group * group_rows + first_n + warp_n;
+  const GroupTile tile(out_features, row_groups, kBlockN);
   const int first_m = blockIdx.x * kBlockM;
   const int steps = (in_features + kStepColumns - 1) / kStepColumns;
   const int iterations = (steps + kSplitK - 1) / kSplitK;
@@ -148,29 +122,16 @@ extern "C" __global__ void __launch_bounds__(kThreads, VQ_MIN_BLOCKS) VQ_KERNEL_
   const uint32 codebook_address = shared_address(shared);
   const uint32 tiles = codebook_address + kCodebookBytes;
 
-  // This lane's row of the first 8 of the warp, and how many rows of the group follow it.
-  const uint8* rows = assignments + static_cast<int64>(warp_out + lane / 4) * kStepBytes;
-  const int rows_left = group_rows - first_n - warp_n - lane / 4;
-  const int part = lane_part(lane);
-  auto load_step = [&](PackedIndices (&indices)[kTilesN], int step) {
-    const uint8* row_step = rows + static_cast<int64>(step) * out_features * kStepBytes;
-#pragma unroll
-    for (int j = 0; j < kTilesN; j++) {
-      indices[j] = no_indices();
-      if (j * 8 < rows_left && step < steps)
-        indices[j] = load_indices(row_step + j * 8 * kStepBytes, part);
-    }
-  };
-
+  const IndexRows<kTilesN> rows(assignments, tile, warp_n, out_features, steps, lane);
   PackedIndices next[kTilesN];
-  load_step(next, slice);
+  rows.load(next, slice);
   const XTile x_tile(x, tiles, first_m, m, in_features, threadIdx.x);
 #pragma unroll
   for (int stage = 0; stage < kStages - 1; stage++) {
     if (stage < iterations) x_tile.copy(stage, stage);
     commit_copies();
   }
-  fill_codebook<kThreads>(codebook_address, codebook + group * kCodebookSize * kSubVectorLen,
+  fill_codebook<kThreads>(codebook_address, codebook + tile.group * kCodebookSize * kSubVectorLen,
                           threadIdx.x);
 
   float sums[kTilesM][kTilesN][4] = {};
@@ -183,7 +144,7 @@ extern "C" __global__ void __launch_bounds__(kThreads, VQ_MIN_BLOCKS) VQ_KERNEL_
     PackedIndices indices[kTilesN];
 #pragma unroll
     for (int j = 0; j < kTilesN; j++) indices[j] = next[j];
-    load_step(next, (iteration + 1) * kSplitK + slice);
+    rows.load(next, (iteration + 1) * kSplitK + slice);
     const int ahead = iteration + kStages - 1;
     if (ahead < iterations) x_tile.copy(ahead, ahead % kStages);
     commit_copies();
@@ -191,7 +152,8 @@ extern "C" __global__ void __launch_bounds__(kThreads, VQ_MIN_BLOCKS) VQ_KERNEL_
   }
 
   if (kSplitK > 1) {
-    add_slices(sums, reinterpret_cast<float*>(shared + kCodebookBytes), slice, slice_warp, lane);
+    float* sums_of_slices = reinterpret_cast<float*>(shared + kCodebookBytes);
+    add_slices<kSplitK, kSliceWarps>(sums, sums_of_slices, slice, slice_warp, lane);
     if (slice > 0) return;
   }
 #if VQ_EPILOGUE == 3
@@ -199,8 +161,7 @@ extern "C" __global__ void __launch_bounds__(kThreads, VQ_MIN_BLOCKS) VQ_KERNEL_
 #else
   const Outputs out{bias, nullptr, nullptr, y, out_features, 1};
 #endif
-  const int column_end = (group + 1) * group_rows;
-  const bool is_even = (group_rows | out_features) % 2 == 0;
+  const bool is_even = (tile.group_rows | out_features) % 2 == 0;
 #pragma unroll
   for (int i = 0; i < kTilesM; i++)
 #pragma unroll
@@ -210,6 +171,6 @@ extern "C" __global__ void __launch_bounds__(kThreads, VQ_MIN_BLOCKS) VQ_KERNEL_
 #pragma unroll
       for (int j = 0; j < kTilesN; j++)
         store_outputs(out, sums[i][j][half * 2], sums[i][j][half * 2 + 1], row,
-                      warp_out + j * 8 + lane % 4 * 2, column_end, is_even);
+                      tile.first + warp_n + j * 8 + lane % 4 * 2, tile.end, is_even);
     }
 }

@@ -1,7 +1,7 @@
 """How a kernel is launched for a layer: grid, block, shared memory.
 
-The grid's x extent depends on M, the rest on the layer and the configuration alone, so that a
-plugin can write it down with symbolic M: x = ceil(M / rows_per_block).
+Only the grid's x extent of gemm and gemv depends on M, so that a plugin can write the launch down
+with symbolic M: x = ceil(M / rows_per_block).
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from vq4dit.errors import ShapeError
 
+from ..layout import STEP_COLUMNS
 from .configuration import KernelConfiguration
 
 #: Largest y extent of a grid on every GPU.
@@ -48,8 +49,9 @@ def launch_geometry(
     if tiles > _MAX_GRID_Y:
         raise ShapeError(f"{n} rows in {row_groups} groups need {tiles} blocks, a grid has 65535")
     rows = rows_per_block(configuration)
+    steps = -(-k // STEP_COLUMNS)
     return Launch(
-        grid=(-(-m // rows) if rows else 1, tiles, 1),
+        grid=(-(-m // rows) if rows else -(-steps // configuration.stages), tiles, 1),
         block=(configuration.threads, 1, 1),
         shared_bytes=configuration.shared_bytes,
     )
