@@ -1,0 +1,162 @@
+"""Tensor-core instructions: mma, ldmatrix, stmatrix.
+
+Lane l of a warp has group g = l / 4 and place t = l % 4. For m16n8k16:
+
+    A (16 x 16)   register 2j + i: row g + 8i, columns 2t + 8j and 2t + 8j + 1
+    B (16 x 8)    register j:      rows 2t + 8j and 2t + 8j + 1, column g
+    C, D (16 x 8) register 2i + e: row g + 8i, column 2t + e
+
+Products are exact and summed in float32; real tensor cores sum in another order and round their
+partial sums otherwise, so results are compared with a tolerance.
+Source: PTX ISA, "Matrix Fragments for mma.m16n8k16 with floating point type" and ".m16n8k8",
+"ldmatrix", "stmatrix".
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ptx.access import Operation, Read, address_reader, reader, vector_items, writer
+from ptx.float_formats import FORMATS
+from ptx.geometry import WARP_SIZE
+from ptx.instructions.elementwise import check_modifiers, unsupported
+from ptx.instructions.moves import note_wavefronts
+from ptx.instructions.warps import require_whole_warps
+from ptx.machine import Machine, Mask
+from ptx.scalar_types import TYPES
+from ptx.syntax import Instruction
+
+_B32 = TYPES["b32"]
+_GROUPS, _PLACES = 8, 4
+_ROW_BYTES = 16
+
+
+def multiply_accumulate(instruction: Instruction) -> Operation:
+    """mma.sync of float16 or bfloat16 matrices, accumulated in float32 or float16."""
+    check_modifiers(instruction, "sync aligned row col m16n8k8 m16n8k16")
+    shape = instruction.modifiers[2]
+    kinds = [modifier for modifier in instruction.modifiers if modifier in TYPES]
+    if len(kinds) != 4 or kinds[1] != kinds[2] or kinds[0] != kinds[3]:
+        raise unsupported(instruction, "unknown types of mma")
+    if kinds[0] not in ("f32", "f16") or kinds[1] not in ("f16", "bf16"):
+        raise unsupported(instruction, "unknown types of mma")
+    depth_halves = 2 if shape == "m16n8k16" else 1
+    d, a, b, c = (vector_items(operand) for operand in instruction.operands)
+    accumulator = TYPES["f32" if kinds[0] == "f32" else "b32"]
+    counts = (4 if kinds[0] == "f32" else 2, 2 * depth_halves, depth_halves)
+    if (len(d), len(a), len(b)) != counts or len(c) != len(d):
+        raise unsupported(instruction, "wrong number of fragment registers")
+    reads_a, reads_b = ([reader(item, _B32) for item in items] for items in (a, b))
+    reads_c = [reader(item, accumulator) for item in c]
+    writes = [writer(item, accumulator) for item in d]
+    decode = FORMATS[kinds[1] + "x2"].decode
+    halves = FORMATS["f16x2"]
+
+    def operation(machine: Machine, mask: Mask) -> None:
+        require_whole_warps(machine, mask)
+        left = _left_matrix(machine, reads_a, decode, depth_halves)
+        right = _right_matrix(machine, reads_b, decode, depth_halves)
+        product = np.matmul(left, right)  # (warps, 16, 8)
+        # (warps, i, g, t, e) -> (i, warps, g, t, e)
+        parts = product.reshape(-1, 2, _GROUPS, _PLACES, 2).transpose(1, 0, 2, 3, 4)
+        if kinds[0] == "f32":
+            for number, (read, write) in enumerate(zip(reads_c, writes, strict=True)):
+                part = parts[number // 2, ..., number % 2].reshape(-1)
+                write(machine, part + read(machine), mask)
+            return
+        for part, read, write in zip(parts, reads_c, writes, strict=True):
+            total = part.reshape(-1, 2) + halves.decode(_whole(machine, read))
+            write(machine, halves.encode(total), mask)
+
+    return operation
+
+
+def _whole(machine: Machine, read: Read) -> np.ndarray:
+    value = read(machine)
+    return value if value.ndim else np.full(machine.num_threads, value)
+
+
+def _left_matrix(machine: Machine, reads: list[Read], decode, depth_halves: int) -> np.ndarray:
+    """(warps, 16, 8 * depth_halves) float32 out of A's registers."""
+    words = np.stack([_whole(machine, read) for read in reads])
+    values = decode(words.reshape(-1))
+    # (j, i, warps, g, t, e) -> (warps, i, g, j, t, e)
+    parts = values.reshape(depth_halves, 2, -1, _GROUPS, _PLACES, 2)
+    return parts.transpose(2, 1, 3, 0, 4, 5).reshape(-1, 16, 8 * depth_halves)
+
+
+def _right_matrix(machine: Machine, reads: list[Read], decode, depth_halves: int) -> np.ndarray:
+    """(warps, 8 * depth_halves, 8) float32 out of B's registers."""
+    words = np.stack([_whole(machine, read) for read in reads])
+    values = decode(words.reshape(-1))
+    # (j, warps, g, t, e) -> (warps, j, t, e, g)
+    parts = values.reshape(depth_halves, -1, _GROUPS, _PLACES, 2)
+    return parts.transpose(1, 0, 3, 4, 2).reshape(-1, 8 * depth_halves, 8)
+
+
+def load_matrix(instruction: Instruction) -> Operation:
+    """ldmatrix: 8 x 8 matrices of 16-bit values, row r of matrix i at the address of lane 8i + r.
+
+    Lane l gets elements 2t and 2t + 1 of row g; of the transposed matrix with .trans.
+    """
+    modifiers = _matrix_modifiers(instruction)
+    writes = [writer(item, _B32) for item in vector_items(instruction.operands[0])]
+    _check_count(instruction, modifiers, len(writes))
+    read_address = address_reader(instruction.operands[1])
+
+    def operation(machine: Machine, mask: Mask) -> None:
+        require_whole_warps(machine, mask)
+        for number, write in enumerate(writes):
+            rows, addresses = _row_addresses(machine, mask, read_address, number)
+            note_wavefronts(machine, addresses, _ROW_BYTES, rows, instruction.index)
+            words = np.stack(machine.shared.load(addresses, _B32, 4, rows), axis=1)
+            if "trans" in modifiers:
+                halves = words.view(np.uint16).reshape(-1, _GROUPS, _GROUPS)
+                words = np.ascontiguousarray(halves.transpose(0, 2, 1)).view(np.uint32)
+            value = np.zeros((machine.geometry.num_warps, WARP_SIZE), np.uint32)
+            value[np.unique(rows // WARP_SIZE)] = words.reshape(-1, WARP_SIZE)
+            write(machine, value.reshape(-1), mask)
+
+    return operation
+
+
+def store_matrix(instruction: Instruction) -> Operation:
+    """stmatrix: the reverse of ldmatrix."""
+    modifiers = _matrix_modifiers(instruction)
+    reads = [reader(item, _B32) for item in vector_items(instruction.operands[1])]
+    _check_count(instruction, modifiers, len(reads))
+    read_address = address_reader(instruction.operands[0])
+
+    def operation(machine: Machine, mask: Mask) -> None:
+        require_whole_warps(machine, mask)
+        for number, read in enumerate(reads):
+            rows, addresses = _row_addresses(machine, mask, read_address, number)
+            note_wavefronts(machine, addresses, _ROW_BYTES, rows, instruction.index)
+            warps = np.unique(rows // WARP_SIZE)
+            words = _whole(machine, read).reshape(-1, WARP_SIZE)[warps]
+            if "trans" in modifiers:
+                halves = words.view(np.uint16).reshape(-1, _GROUPS, _GROUPS)
+                words = np.ascontiguousarray(halves.transpose(0, 2, 1)).view(np.uint32)
+            columns = np.ascontiguousarray(words.reshape(-1, _PLACES).T)
+            machine.shared.store(addresses, list(columns), rows)
+
+    return operation
+
+
+def _matrix_modifiers(instruction: Instruction) -> frozenset[str]:
+    return check_modifiers(instruction, "sync aligned m8n8 x1 x2 x4 trans shared shared::cta")
+
+
+def _check_count(instruction: Instruction, modifiers: frozenset[str], found: int) -> None:
+    needed = next(count for count in (1, 2, 4) if f"x{count}" in modifiers)
+    if found != needed:
+        raise unsupported(instruction, f"{found} registers, needed {needed}")
+
+
+def _row_addresses(
+    machine: Machine, mask: Mask, read_address: Read, number: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Threads whose addresses are the rows of matrix `number`, and those addresses."""
+    threads = machine.active(mask)
+    rows = threads[machine.geometry.lane[threads] // _GROUPS == number]
+    return rows, read_address(machine)[rows]

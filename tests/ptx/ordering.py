@@ -1,0 +1,40 @@
+"""Which accesses happen before which: one vector clock per warp.
+
+Each warp counts its own barriers. Its vector clock tells, for every warp of its block, up to which
+of that warp's counts everything is known to have happened. An access is ordered after an earlier
+one where the earlier one's count is not above what the accessing warp knows of the earlier warp;
+otherwise the two race. Threads of one warp count as ordered, as they run in step here.
+Source: C. Flanagan, S. N. Freund, "FastTrack: Efficient and Precise Dynamic Race Detection",
+PLDI 2009.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ptx.geometry import Geometry
+
+_ALWAYS = np.iinfo(np.int32).max
+
+
+class Ordering:
+    """Vector clocks of a group's warps; clock 0 means never."""
+
+    def __init__(self, geometry: Geometry) -> None:
+        self.warps_per_block = geometry.warps_per_block
+        num_warps = geometry.num_warps
+        self.now = np.ones(num_warps, np.int32)
+        self.known = np.zeros((num_warps, self.warps_per_block), np.int32)
+        own = np.arange(num_warps)
+        self.known[own, own % self.warps_per_block] = _ALWAYS
+
+    def synchronise(self, warps: np.ndarray) -> None:
+        """Everything that these warps of one block did so far happens before what they do next."""
+        local = warps % self.warps_per_block
+        everything = self.known[warps]
+        own = np.arange(len(warps))
+        everything[own, local] = self.now[warps]
+        joined = everything.max(axis=0)
+        self.known[warps] = joined
+        self.known[warps, local] = _ALWAYS
+        self.now[warps] += 1

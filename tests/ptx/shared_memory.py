@@ -1,0 +1,223 @@
+"""Shared memory of a group's blocks: contents, who touched what, and copies under way.
+
+State is kept for granules: the smallest width that the kernel accesses, so that every access covers
+whole granules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ptx.failures import FailureKind
+from ptx.faults import Fault, first
+from ptx.geometry import Geometry
+from ptx.ordering import Ordering
+from ptx.scalar_types import ScalarType
+
+_ALIGNMENT = 128
+#: Fresh shared memory, and the target of a copy under way: NaN in every float format.
+_POISON = 0xFF
+
+
+class SharedMemory:
+    """Shared memory of all blocks of a group, one after the other."""
+
+    def __init__(
+        self, num_bytes: int, granule: int, geometry: Geometry, ordering: Ordering
+    ) -> None:
+        self.num_bytes = num_bytes
+        self.granule = granule
+        self.geometry = geometry
+        self.ordering = ordering
+        self.stride = -(-max(num_bytes, 1) // _ALIGNMENT) * _ALIGNMENT
+        total = self.stride * geometry.num_blocks
+        self.raw = np.full(total, _POISON, np.uint8)
+        granules = total // granule
+        self.write_clock = np.zeros(granules, np.int32)
+        self.write_warp = np.zeros(granules, np.int32)
+        self.read_clock = np.zeros((granules, geometry.warps_per_block), np.int32)
+        self.under_way = np.zeros(granules, bool)
+        self.num_under_way = 0
+
+    def load(
+        self, addresses: np.ndarray, scalar_type: ScalarType, count: int, threads: np.ndarray
+    ) -> list[np.ndarray]:
+        """Read `count` neighbours of a type at each address of the active threads.
+
+        Raises:
+            Fault: misaligned, out of bounds, never written, racing, or still being copied to.
+        """
+        size = scalar_type.num_bytes
+        starts = self._place(addresses, size * count, threads)
+        self._note_read(starts, size * count, threads)
+        elements = self.raw.view(scalar_type.dtype)
+        return [elements[starts // size + number] for number in range(count)]
+
+    def store(
+        self, addresses: np.ndarray, values: Sequence[np.ndarray], threads: np.ndarray
+    ) -> None:
+        """Write neighbouring values at each address of the active threads.
+
+        Raises:
+            Fault: misaligned, out of bounds, racing, or still being copied to.
+        """
+        size = values[0].dtype.itemsize
+        starts = self._place(addresses, size * len(values), threads)
+        granules = self._note_write(starts, size * len(values), threads)
+        elements = self.raw.view(values[0].dtype)
+        for number, value in enumerate(values):
+            elements[starts // size + number] = value
+        if len(values) * size and len(np.unique(granules)) != granules.size:
+            self._check_one_value(starts, values, threads)
+
+    def update(
+        self, addresses: np.ndarray, scalar_type: ScalarType, threads: np.ndarray, combine
+    ) -> np.ndarray:
+        """Atomically replace the value at each address, thread after thread; return old ones."""
+        size = scalar_type.num_bytes
+        starts = self._place(addresses, size, threads)
+        granules = self._granules(starts, size)
+        self._check_written(granules, threads)
+        elements = self.raw.view(scalar_type.dtype)
+        old = np.empty(len(threads), scalar_type.dtype)
+        for place, start in enumerate(starts // size):
+            old[place] = elements[start]
+            elements[start] = combine(old[place], place)
+        return old
+
+    def begin_copy(self, addresses: np.ndarray, num_bytes: int, threads: np.ndarray) -> np.ndarray:
+        """Start asynchronous writes: their targets may not be touched until they are waited for.
+
+        Returns:
+            (n,) places of the targets, for `end_copy`.
+        """
+        starts = self._place(addresses, num_bytes, threads)
+        granules = self._note_write(starts, num_bytes, threads)
+        self.under_way[granules] = True
+        self.num_under_way += granules.size
+        self.raw[starts[:, None] + np.arange(num_bytes)] = _POISON
+        return starts
+
+    def end_copy(self, starts: np.ndarray, data: np.ndarray, threads: np.ndarray) -> None:
+        """Finish asynchronous writes: from now on they count as done by the waiting threads.
+
+        Args:
+            starts: (n,) as returned by `begin_copy`.
+            data: (n, num_bytes) uint8.
+        """
+        num_bytes = data.shape[1]
+        granules = self._granules(starts, num_bytes)
+        self.raw[starts[:, None] + np.arange(num_bytes)] = data
+        self.under_way[granules] = False
+        self.num_under_way -= granules.size
+        warps = self.geometry.warp[threads]
+        self.write_clock[granules] = self.ordering.now[warps][:, None]
+        self.write_warp[granules] = self.geometry.warp_in_block[threads][:, None]
+
+    def _place(self, addresses: np.ndarray, num_bytes: int, threads: np.ndarray) -> np.ndarray:
+        """Addresses in a block -> places in the group's memory."""
+        addresses = addresses.astype(np.int64)
+        misaligned = addresses % num_bytes != 0
+        if misaligned.any():
+            place = first(misaligned)
+            raise Fault(
+                FailureKind.MISALIGNED,
+                f"shared address {int(addresses[place])} for {num_bytes} bytes",
+                thread=int(threads[place]),
+            )
+        outside = (addresses < 0) | (addresses + num_bytes > self.num_bytes)
+        if outside.any():
+            place = first(outside)
+            raise Fault(
+                FailureKind.OUT_OF_BOUNDS,
+                f"shared bytes {int(addresses[place])}..{int(addresses[place]) + num_bytes - 1} of "
+                f"{self.num_bytes}",
+                thread=int(threads[place]),
+            )
+        return self.geometry.block_in_group[threads] * self.stride + addresses
+
+    def _granules(self, starts: np.ndarray, num_bytes: int) -> np.ndarray:
+        return (starts // self.granule)[:, None] + np.arange(num_bytes // self.granule)
+
+    def _note_read(self, starts: np.ndarray, num_bytes: int, threads: np.ndarray) -> None:
+        granules = self._granules(starts, num_bytes)
+        self._check_under_way(granules, threads, "read")
+        self._check_written(granules, threads)
+        warps = self.geometry.warp[threads]
+        self._check_after_write(granules, warps, threads, "read")
+        warp_in_block = self.geometry.warp_in_block[threads]
+        self.read_clock[granules, warp_in_block[:, None]] = self.ordering.now[warps][:, None]
+
+    def _note_write(self, starts: np.ndarray, num_bytes: int, threads: np.ndarray) -> np.ndarray:
+        granules = self._granules(starts, num_bytes)
+        self._check_under_way(granules, threads, "write")
+        warps = self.geometry.warp[threads]
+        self._check_after_write(granules, warps, threads, "write")
+        racing = self.read_clock[granules] > self.ordering.known[warps][:, None, :]
+        if racing.any():
+            raise self._race(
+                racing.any(axis=2), granules, threads, "write after another warp's read"
+            )
+        warp_in_block = self.geometry.warp_in_block[threads]
+        self.write_clock[granules] = self.ordering.now[warps][:, None]
+        self.write_warp[granules] = warp_in_block[:, None]
+        if (self.write_warp[granules] != warp_in_block[:, None]).any():
+            racing = self.write_warp[granules] != warp_in_block[:, None]
+            raise self._race(racing, granules, threads, "write by two warps at once")
+        return granules
+
+    def _check_under_way(self, granules: np.ndarray, threads: np.ndarray, what: str) -> None:
+        if self.num_under_way and (failed := self.under_way[granules]).any():
+            place = first(failed)
+            raise Fault(
+                FailureKind.ASYNC_NOT_WAITED,
+                f"{what} of shared byte {self._address(granules, failed)} before cp.async.wait",
+                thread=int(threads[place]),
+            )
+
+    def _check_written(self, granules: np.ndarray, threads: np.ndarray) -> None:
+        failed = self.write_clock[granules] == 0
+        if failed.any():
+            raise Fault(
+                FailureKind.UNINITIALISED_SHARED,
+                f"read of shared byte {self._address(granules, failed)}, never written",
+                thread=int(threads[first(failed)]),
+            )
+
+    def _check_after_write(
+        self, granules: np.ndarray, warps: np.ndarray, threads: np.ndarray, what: str
+    ) -> None:
+        known = self.ordering.known[warps[:, None], self.write_warp[granules]]
+        racing = self.write_clock[granules] > known
+        if racing.any():
+            raise self._race(racing, granules, threads, f"{what} after another warp's write")
+
+    def _check_one_value(
+        self, starts: np.ndarray, values: Sequence[np.ndarray], threads: np.ndarray
+    ) -> None:
+        """Threads of a warp may write one place in one instruction only if they write the same."""
+        size = values[0].dtype.itemsize
+        elements = self.raw.view(values[0].dtype)
+        for number, value in enumerate(values):
+            bits = np.dtype(f"u{size}")
+            lost = elements[starts // size + number].view(bits) != np.asarray(value).view(bits)
+            if lost.any():
+                raise Fault(
+                    FailureKind.RACE,
+                    "two threads of a warp write different values to one place",
+                    thread=int(threads[first(lost)]),
+                )
+
+    def _race(
+        self, racing: np.ndarray, granules: np.ndarray, threads: np.ndarray, what: str
+    ) -> Fault:
+        return Fault(
+            FailureKind.RACE,
+            f"{what} without a barrier, shared byte {self._address(granules, racing)}",
+            thread=int(threads[first(racing)]),
+        )
+
+    def _address(self, granules: np.ndarray, failed: np.ndarray) -> int:
+        return int(granules[failed][0]) * self.granule % self.stride
