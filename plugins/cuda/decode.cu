@@ -15,7 +15,8 @@ static_assert(kWarpN == kLanes / kRowLanes, "a warp writes four rows");
 
 // Pair t (of four) of the lane's eight columns as one register; copy: lane_pair_copy.
 VQ_DEVICE uint32 column_pair(const uint8* row_step, uint32 copy, int t, int c) {
-  const PackedIndices indices = load_indices(row_step, t * kLaneParts / 4);
+  const int part = t * kLaneParts / 4;
+  const PackedIndices indices = load_indices(row_step + part_offset(part), part);
   // The lane's index is known only at run time: move its bits to the front.
   const int number = kGroupOrder == kContiguous ? c : c / (2 * kSpan);
   const int bit = number * kIndexBits, word = bit / kWordBits;

@@ -65,34 +65,29 @@ VQ_DEVICE PackedIndices turned_back(PackedIndices indices) {
   return indices;
 }
 
-// Indices of zero, for rows and columns that are not there.
-VQ_DEVICE PackedIndices no_indices() {
-  PackedIndices indices;
-#pragma unroll
-  for (int i = 0; i < kIndexWords; i++) indices.word[i] = kStoredZeros;
-  return turned_back(indices);
-}
+// Where the bytes of one part begin in the kStepBytes of a row and step: the first load of each.
+VQ_DEVICE int part_offset(int part) { return part * (kLaneBytes == 6 ? 4 : kLaneBytes); }
 
-// row_step: the kStepBytes of one row and step (MMA_LANES); part: lane_part.
-VQ_DEVICE PackedIndices load_indices(const uint8* row_step, int part) {
+// first: where this lane's bytes of a row and step begin (part_offset); part: lane_part.
+VQ_DEVICE PackedIndices load_indices(const uint8* first, int part) {
   PackedIndices indices;
   if constexpr (kLaneBytes == 8) {
     asm volatile("ld.global.nc.v2.u32 {%0, %1}, [%2];\n"
                  : "=r"(indices.word[0]), "=r"(indices.word[kIndexWords - 1])
-                 : "l"(row_step + part * 8));
+                 : "l"(first));
   } else if constexpr (kLaneBytes == 2) {
     uint16 half;
-    asm volatile("ld.global.nc.u16 %0, [%1];\n" : "=h"(half) : "l"(row_step + part * 2));
+    asm volatile("ld.global.nc.u16 %0, [%1];\n" : "=h"(half) : "l"(first));
     indices.word[0] = half;
   } else {
     asm volatile("ld.global.nc.u32 %0, [%1];\n"
                  : "=r"(indices.word[0])
-                 : "l"(row_step + part * 4));
+                 : "l"(first));
     if constexpr (kLaneBytes == 6) {
       uint16 half;
       asm volatile("ld.global.nc.u16 %0, [%1];\n"
                    : "=h"(half)
-                   : "l"(row_step + kLaneParts * 4 + part * 2));
+                   : "l"(first + (kLaneParts * 4 - part * 2)));
       indices.word[kIndexWords - 1] = half;
     }
   }
@@ -116,21 +111,22 @@ VQ_DEVICE uint32 codebook_row(const PackedIndices& indices, int number) {
   return moved & kMask;
 }
 
-// The constant part of the lane's addresses: the codebook's start and the lane's copy.
-VQ_DEVICE uint32 lane_copy(uint32 codebook, int lane) {
-  if (kGroupOrder == kMma16) return codebook + (lane % 16) * 8;
-  if (kGroupOrder == kMma32) return codebook + (lane % 8) * 16;
-  return codebook + lane * 4;
+// Where in a codebook row this lane reads.
+VQ_DEVICE uint32 lane_copy(int lane) {
+  if (kGroupOrder == kMma16) return lane % 16 * 8;
+  if (kGroupOrder == kMma32) return lane % 8 * 16;
+  return lane * 4;
 }
 
-// Registers b0, b1 of the kSpan products from product on, for the row of `indices`.
-VQ_DEVICE void decode(const PackedIndices& indices, uint32 copy, int product,
+// Registers b0, b1 of the kSpan products from `product` on, for the row of `indices`.
+// Row offset and copy have no bit in common: with |, extracting and joining are one instruction.
+VQ_DEVICE void decode(const PackedIndices& indices, uint32 codebook, uint32 copy, int product,
                       uint32 (&b)[kSpan * 2]) {
   if constexpr (kGroupOrder == kContiguous) {
-    b[0] = load_shared(copy + codebook_row(indices, 2 * product));
-    b[1] = load_shared(copy + codebook_row(indices, 2 * product + 1));
+    b[0] = load_shared(codebook + (codebook_row(indices, 2 * product) | copy));
+    b[1] = load_shared(codebook + (codebook_row(indices, 2 * product + 1) | copy));
   } else {
-    load_shared(copy + codebook_row(indices, product / kSpan), b);
+    load_shared(codebook + (codebook_row(indices, product / kSpan) | copy), b);
   }
 }
 

@@ -18,6 +18,17 @@ VQ_DEVICE uint32 shared_address(const void* pointer) {
   return static_cast<uint32>(__cvta_generic_to_shared(pointer));
 }
 
+// base + count * kUnit as one instruction: left to itself, the compiler takes such sums apart and
+// spends four on each address.
+template <int kUnit>
+VQ_DEVICE const uint8* advanced(const uint8* base, uint32 count) {
+  uint64 address;
+  asm("mad.wide.u32 %0, %1, %2, %3;\n"
+      : "=l"(address)
+      : "r"(count), "n"(kUnit), "l"(reinterpret_cast<uint64>(base)));
+  return reinterpret_cast<const uint8*>(address);
+}
+
 // Copies 16 bytes from global to shared memory in the background; with is_live false, zeros.
 VQ_DEVICE void copy_16_bytes(uint32 target, const void* source, bool is_live) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;\n" ::"r"(target), "l"(source),

@@ -37,32 +37,31 @@ static_assert(kBlockM % kCopyRows == 0 && kCopyRows % 8 == 0, "threads must cove
 
 // Copies tiles of x to shared memory; each thread always the same chunk of the same rows.
 struct XTile {
-  const uint16* x;             // this thread's chunk of step 0
+  const uint8* x;              // this thread's chunk of row 0, step 0
   uint32 target;               // and its place in stage 0
   uint32 row_chunks[kCopies];  // rows behind the last one read that one: their sums are not stored
-  int chunk, num_chunks;       // this thread's of a step; of a whole row
+  int chunks_left;             // of the row, from this thread's of step 0 on
 
   VQ_DEVICE XTile(const uint16* x_, uint32 tiles, int first_row, int m, int in_features,
                   int thread) {
-    const int row = thread / kChunks;
-    chunk = thread % kChunks;
-    num_chunks = in_features / 8;
-    x = x_ + chunk * 8;
+    const int row = thread / kChunks, chunk = thread % kChunks, num_chunks = in_features / 8;
+    x = reinterpret_cast<const uint8*>(x_) + chunk * 16;
     target = tiles + row * kRowBytes + (chunk ^ (row % 8)) * 16;
+    chunks_left = num_chunks - chunk;
 #pragma unroll
     for (int i = 0; i < kCopies; i++)
       row_chunks[i] = static_cast<uint32>(min(first_row + row + i * kCopyRows, m - 1)) * num_chunks;
   }
 
-  VQ_DEVICE void copy(int iteration, int stage) const {
+  VQ_DEVICE void copy(int iteration, uint32 stage_offset) const {
 #pragma unroll
     for (int slice = 0; slice < kSplitK; slice++) {
       const int first = (iteration * kSplitK + slice) * kChunks;
-      const bool is_live = first + chunk < num_chunks;
+      const uint8* column = x + static_cast<int64>(first) * 16;
 #pragma unroll
       for (int i = 0; i < kCopies; i++)
-        copy_16_bytes(target + stage * kStageBytes + slice * kSliceBytes + i * kCopyRows * kRowBytes,
-                      x + static_cast<uint64>(row_chunks[i] + first) * 8, is_live);
+        copy_16_bytes(target + stage_offset + slice * kSliceBytes + i * kCopyRows * kRowBytes,
+                      advanced<16>(column, row_chunks[i]), first < chunks_left);
     }
   }
 };
@@ -70,7 +69,7 @@ struct XTile {
 // One step of one warp: sums += x tile * W tile.
 VQ_DEVICE void multiply_step(float (&sums)[kTilesM][kTilesN][4],
                              const PackedIndices (&indices)[kTilesN], uint32 rows, int lane,
-                             uint32 copy) {
+                             uint32 codebook, uint32 copy) {
   // ldmatrix: lane l reads chunk 2 product + l / 16 of row l % 16.
   const uint32 row = rows + (lane % 16) * kRowBytes;
 #pragma unroll
@@ -86,7 +85,7 @@ VQ_DEVICE void multiply_step(float (&sums)[kTilesM][kTilesN][4],
 #pragma unroll
     for (int j = 0; j < kTilesN; j++) {
       uint32 b[kSpan * 2];
-      decode(indices[j], copy, product, b);
+      decode(indices[j], codebook, copy, product, b);
 #pragma unroll
       for (int k = 0; k < kSpan; k++)
 #pragma unroll
@@ -128,15 +127,16 @@ extern "C" __global__ void __launch_bounds__(kThreads, VQ_MIN_BLOCKS) VQ_KERNEL_
   const XTile x_tile(x, tiles, first_m, m, in_features, threadIdx.x);
 #pragma unroll
   for (int stage = 0; stage < kStages - 1; stage++) {
-    if (stage < iterations) x_tile.copy(stage, stage);
+    if (stage < iterations) x_tile.copy(stage, stage * kStageBytes);
     commit_copies();
   }
   fill_codebook<kThreads>(codebook_address, codebook + tile.group * kCodebookSize * kSubVectorLen,
                           threadIdx.x);
 
   float sums[kTilesM][kTilesN][4] = {};
-  const uint32 copy = lane_copy(codebook_address, lane);
+  const uint32 copy = lane_copy(lane);
   const uint32 warp_rows = tiles + slice * kSliceBytes + warp_m * kRowBytes;
+  uint32 read_offset = 0, written_offset = (kStages - 1) * kStageBytes;  // the stages' turns
 #pragma unroll 1
   for (int iteration = 0; iteration < iterations; iteration++) {
     wait_for_copies<kStages - 2>();
@@ -146,9 +146,11 @@ extern "C" __global__ void __launch_bounds__(kThreads, VQ_MIN_BLOCKS) VQ_KERNEL_
     for (int j = 0; j < kTilesN; j++) indices[j] = next[j];
     rows.load(next, (iteration + 1) * kSplitK + slice);
     const int ahead = iteration + kStages - 1;
-    if (ahead < iterations) x_tile.copy(ahead, ahead % kStages);
+    if (ahead < iterations) x_tile.copy(ahead, written_offset);
     commit_copies();
-    multiply_step(sums, indices, warp_rows + iteration % kStages * kStageBytes, lane, copy);
+    multiply_step(sums, indices, warp_rows + read_offset, lane, codebook_address, copy);
+    written_offset = read_offset;
+    read_offset = read_offset == (kStages - 1) * kStageBytes ? 0 : read_offset + kStageBytes;
   }
 
   if (kSplitK > 1) {

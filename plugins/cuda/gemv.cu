@@ -42,7 +42,7 @@ VQ_DEVICE void copy_x(uint32 target, const uint16* __restrict__ x, int first_row
 
 // One step of one warp: sums += x (16 x 64) * W (64 x kWarpN); row: this lane's row and chunk.
 VQ_DEVICE void multiply_step(float (&sums)[1][kTilesN][4], const PackedIndices (&indices)[kTilesN],
-                             uint32 row, uint32 copy) {
+                             uint32 row, uint32 codebook, uint32 copy) {
   uint32 a[kStepProducts][4];
 #pragma unroll
   for (int product = 0; product < kStepProducts; product++)
@@ -52,7 +52,7 @@ VQ_DEVICE void multiply_step(float (&sums)[1][kTilesN][4], const PackedIndices (
 #pragma unroll
     for (int j = 0; j < kTilesN; j++) {
       uint32 b[kSpan * 2];
-      decode(indices[j], copy, product, b);
+      decode(indices[j], codebook, copy, product, b);
 #pragma unroll
       for (int k = 0; k < kSpan; k++)
         multiply_add(sums[0][j], a[product + k], b[2 * k], b[2 * k + 1]);
@@ -94,7 +94,7 @@ extern "C" __global__ void __launch_bounds__(kThreads, VQ_MIN_BLOCKS) VQ_KERNEL_
   if (kBlockM == 8 && threadIdx.x < kLanes) store_zeros(zeros + threadIdx.x * 4);
 
   float sums[1][kTilesN][4] = {};
-  const uint32 copy = lane_copy(codebook_address, lane);
+  const uint32 copy = lane_copy(lane);
   // ldmatrix: lane l reads chunk l / 16 of row l % 16.
   const uint32 own_row = x_address + lane % 16 * kRowBytes + lane / 16 * 16;
 #pragma unroll 1
@@ -105,7 +105,8 @@ extern "C" __global__ void __launch_bounds__(kThreads, VQ_MIN_BLOCKS) VQ_KERNEL_
     for (int i = 0; i < kAhead; i++) {
       const int step = i * kSplitK + slice;
       const bool is_zero = kBlockM == 8 && lane % 16 >= 8;
-      multiply_step(sums, ahead[i], is_zero ? zeros : own_row + step * kStepColumns * 2, copy);
+      multiply_step(sums, ahead[i], is_zero ? zeros : own_row + step * kStepColumns * 2,
+                    codebook_address, copy);
       rows.load(ahead[i], held + kHeldSteps + step);
     }
     if (held + kHeldSteps < steps) {

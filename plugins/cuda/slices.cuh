@@ -18,33 +18,32 @@ struct GroupTile {
   }
 };
 
-// A warp's rows of the assignments: 8 kTilesN of them, of each kTilesN for one lane.
+// A warp's rows of the assignments: 8 kTilesN of them, of each kTilesN for one lane. Behind the last
+// row or step the last one is read again, so that no load needs a condition: such rows are not
+// stored, and x is zero in such steps.
 template <int kTilesN>
 struct IndexRows {
-  const uint8* rows;   // this lane's row of the first 8
-  int64 step_bytes;    // from one step to the next
-  int rows_left;       // of the group, from this lane's first row on
-  int steps, part;
+  const uint8* assignments;
+  int64 step_bytes;         // from one step to the next
+  uint32 offsets[kTilesN];  // of this lane's bytes of its rows
+  int last_step, part;
 
-  VQ_DEVICE IndexRows(const uint8* assignments, const GroupTile& tile, int warp_n,
-                      int out_features, int steps_, int lane) {
-    const int row = tile.first + warp_n + lane / 4;
-    rows = assignments + static_cast<int64>(row) * kStepBytes;
+  VQ_DEVICE IndexRows(const uint8* assignments_, const GroupTile& tile, int warp_n,
+                      int out_features, int steps, int lane) {
+    assignments = assignments_;
     step_bytes = static_cast<int64>(out_features) * kStepBytes;
-    rows_left = tile.end - row;
-    steps = steps_;
+    last_step = steps - 1;
     part = lane_part(lane);
+#pragma unroll
+    for (int j = 0; j < kTilesN; j++)
+      offsets[j] = min(tile.first + warp_n + lane / 4 + j * 8, tile.end - 1) * kStepBytes +
+                   part_offset(part);
   }
 
-  // Zero indices where there is no such row or step.
   VQ_DEVICE void load(PackedIndices (&indices)[kTilesN], int step) const {
-    const uint8* row_step = rows + step * step_bytes;
+    const uint8* rows = assignments + min(step, last_step) * step_bytes;
 #pragma unroll
-    for (int j = 0; j < kTilesN; j++) {
-      indices[j] = no_indices();
-      if (j * 8 < rows_left && step < steps)
-        indices[j] = load_indices(row_step + j * 8 * kStepBytes, part);
-    }
+    for (int j = 0; j < kTilesN; j++) indices[j] = load_indices(advanced<1>(rows, offsets[j]), part);
   }
 };
 
