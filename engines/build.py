@@ -1,16 +1,17 @@
-"""Build an engine directory: export step and decoder, test them once, write the manifest."""
+"""Build an engine directory: export models, build plans, test once, write the manifest."""
 
 from __future__ import annotations
 
-import logging
-import math
 import platform
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from safetensors.numpy import save
 
 import vq4dit
@@ -21,25 +22,33 @@ from vq4dit.runtime.selftest import selftest_inputs, selftest_tensors
 from vq4dit.weight_source import WeightSource
 
 from .directory import new_directory
+from .exports import export_decoder, export_step
 from .manifest import (
     MANIFEST_NAME,
+    PLAN_TARGETS,
     FileEntry,
     Manifest,
     TrainingSchedule,
     file_entry,
     manifest_to_json,
 )
-from .targets import Target, require_target
-
-_log = logging.getLogger(__name__)
+from .plan_builder import PlanProgress
+from .plan_engine import (
+    DECODER_PLAN_NAME,
+    STEP_PLAN_NAME,
+    BuiltPlans,
+    PlanBuilder,
+    PlanOptions,
+)
+from .targets import TARGETS, Target, chosen_weights, require_target
 
 SELFTEST_NAME = "selftest.safetensors"
 
-#: Bits of one weight of a layer that is not quantized, by compute dtype.
-_DENSE_BITS = {"float32": 32.0}
+#: `--weights` -> what the manifest says, and bits of one weight of a layer that is not quantized.
+_ELEMENTS = {"fp32": ("float32", 32.0), "fp16": ("float16", 16.0), "bf16": ("bfloat16", 16.0)}
 
 #: Packages whose versions the manifest records, where they are installed.
-_TOOLS = ("numpy", "onnx", "onnxruntime", "torch", "diffusers")
+_TOOLS = ("numpy", "onnx", "onnxruntime", "torch", "diffusers", "polygraphy")
 
 
 def build_engine(
@@ -47,11 +56,14 @@ def build_engine(
     out_dir: Path,
     *,
     target: str,
+    weights: str | None = None,
     vae: Path | None = None,
     cfg: bool = True,
     cfg_channels: int | None = 3,
     label_names: Sequence[str] | None = None,
+    plan_options: PlanOptions | None = None,
     progress: Callable[[str], None] | None = None,
+    plan_progress: PlanProgress | None = None,
 ) -> Manifest:
     """Build an engine directory, all or nothing, over an older engine if there is one.
 
@@ -59,81 +71,87 @@ def build_engine(
         source: the weights, quantized or not.
         out_dir: the directory to make.
         target: name in `targets.TARGETS`.
+        weights: element type of weights and arithmetic, None for the target's own.
         vae: folder of a diffusers AutoencoderKL, None for an engine without a decoder.
         cfg: double the batch for classifier-free guidance.
         cfg_channels: leading channels that guidance acts on, None for all.
         label_names: one name per class, None for those of the source.
+        plan_options: choices for the targets that build plans.
         progress: called with the name of each stage.
+        plan_progress: called with a plan builder's phase, steps done and steps in all.
     Returns:
         The manifest as written.
     Raises:
-        OptionError: unknown target, an option out of range, or out_dir holds something else.
+        OptionError: unknown target, an option out of range or not for this target, or out_dir
+            holds something else.
         BackendUnavailable: the target cannot be built here.
         ArtifactError: the weights are damaged or give NaN.
         OSError: writing failed; nothing is left.
     """
     chosen = require_target(target)
+    element = chosen_weights(chosen, weights)
+    options = plan_options or PlanOptions()
+    if target in PLAN_TARGETS:
+        options.check(target)
+    elif plan_options is not None:
+        raise OptionError(f"options of plans are for targets {' and '.join(PLAN_TARGETS)} only")
     names = tuple(source.label_names if label_names is None else label_names)
     _check_label_names(names, source.config)
     say = progress or (lambda stage: None)
     with new_directory(out_dir) as work:
-        say("writing the step model")
-        channels = _export_step(source, work, chosen, cfg=cfg, cfg_channels=cfg_channels)
-        if vae is not None:
-            say("writing the decoder")
-            _export_decoder(vae, work, source)
-        say("running the self-test")
+        plans = None
+        if target in PLAN_TARGETS:
+            builder = PlanBuilder(
+                target=chosen, weights=element, options=options, say=say, progress=plan_progress
+            )
+            plans = builder.build(source, work, vae=vae, cfg=cfg, cfg_channels=cfg_channels)
+            channels = plans.cfg_channels
+        else:
+            channels = _export(source, work, chosen, element, vae, cfg, cfg_channels, say)
         manifest = _manifest(source, chosen, names, work, cfg=cfg, cfg_channels=channels)
-        manifest = _write_selftest(manifest, work)
+        manifest = replace(
+            manifest,
+            compute_dtype=_ELEMENTS[element][0],
+            bits_per_weight=_bits_per_weight(source, _ELEMENTS[element][1]),
+        )
+        if plans is not None:
+            manifest = _with_plans(manifest, plans, options)
+        say("running the self-test")
+        manifest = _with_selftest(manifest, source, work, vae)
         (work / MANIFEST_NAME).write_bytes(manifest_to_json(manifest))
     return manifest
 
 
-def _export_step(
-    source: WeightSource, work: Path, target: Target, *, cfg: bool, cfg_channels: int | None
+def _export(
+    source: WeightSource,
+    work: Path,
+    target: Target,
+    weights: str,
+    vae: Path | None,
+    cfg: bool,
+    cfg_channels: int | None,
+    say: Callable[[str], None],
 ) -> int:
-    """Write and check step.onnx and its data; returns the number of guided channels."""
-    from vq4dit.export.check import check_model
-    from vq4dit.export.step import build_step_model
-
-    model = build_step_model(
-        source,
-        work,
-        form=target.form,
-        cfg=cfg,
-        cfg_channels=cfg_channels,
-        assignment_layout=target.assignment_layout,
+    """Write the models themselves as the engine; returns the number of guided channels."""
+    say("writing the step model")
+    channels = export_step(
+        source, work, target, weights=weights, cfg=cfg, cfg_channels=cfg_channels
     )
-    check_model(model.path)
-    return model.cfg_channels if cfg else 0
+    if vae is not None:
+        say("writing the decoder")
+        export_decoder(vae, work, source, weights="fp32")
+    return channels
 
 
-def _export_decoder(vae: Path, work: Path, source: WeightSource) -> None:
-    """Write and check decoder.onnx and its data; the weights' own scaling factor counts."""
-    from vq4dit.export.check import check_model
-    from vq4dit.export.decoder import build_decoder_model
-    from vq4dit.export.vae_folder import VaeFolder
-
-    with VaeFolder(vae) as folder:
-        channels, factor = folder.config.latent_channels, folder.config.scaling_factor
-    if channels != source.config.in_channels:
-        raise ArtifactError(
-            f"{vae}: the VAE has {channels} latent channels, the model "
-            f"{source.config.in_channels}; "
-            "give the VAE that the model was trained with"
-        )
-    if not math.isclose(factor, source.latent_scaling_factor, rel_tol=1e-4):
-        _log.warning(
-            "the weights say that latents are scaled by %g, the VAE in %s says %g; using the first",
-            source.latent_scaling_factor, vae, factor,
-        )  # fmt: skip
-    model = build_decoder_model(
-        vae,
-        work,
-        latent_size=source.config.input_size,
-        scaling_factor=source.latent_scaling_factor,
+def _with_plans(manifest: Manifest, plans: BuiltPlans, options: PlanOptions) -> Manifest:
+    """The manifest of an engine whose models are plans."""
+    return replace(
+        manifest,
+        batch_min=options.batch[0],
+        batch_max=options.batch[2],
+        tensorrt=plans.build,
+        tool_versions={**manifest.tool_versions, manifest.target: plans.build.version},
     )
-    check_model(model.path)
 
 
 def _manifest(
@@ -145,7 +163,7 @@ def _manifest(
     cfg: bool,
     cfg_channels: int,
 ) -> Manifest:
-    """The manifest without self-test and with the latent as the picture."""
+    """The manifest without self-test, any batch, float32, and with the latent as the picture."""
     config = source.config
     shape = (config.in_channels, config.input_size, config.input_size)
     return Manifest(
@@ -164,25 +182,31 @@ def _manifest(
         cfg_channels=cfg_channels,
         latent_scaling_factor=source.latent_scaling_factor,
         files=_file_entries(work),
-        bits_per_weight=_bits_per_weight(source),
+        bits_per_weight={},
         source_sha256=source.sha256,
         tool_versions=_tool_versions(),
     )
 
 
-def _write_selftest(manifest: Manifest, work: Path) -> Manifest:
-    """Run the golden self-test by the function bodies; add its file and the picture's shape."""
-    session = OrtStepSession(work / manifest.files["step"].name, library=None, accuracy="exact")
-    decoder = None
-    if "decoder" in manifest.files:
-        decoder = OrtDecoderSession(work / manifest.files["decoder"].name)
-    tensors = selftest_tensors(selftest_inputs(manifest), session, decoder)
-    for name in ("latent_out", "x_start"):
-        if not np.isfinite(tensors[name]).all():
-            raise ArtifactError(
-                f"the self-test's {name} has NaN or infinite values: the weights are damaged, or "
-                "too large for float32"
-            )
+def _with_selftest(
+    manifest: Manifest, source: WeightSource, work: Path, vae: Path | None
+) -> Manifest:
+    """Run the golden self-test in float32; add its file and the picture's shape.
+
+    The models of an engine in float32 run themselves, by their function bodies. Others are compared
+    with the same weights in float32, since their own arithmetic is what the self-test shall judge.
+    """
+    is_own = manifest.form == "function" and manifest.compute_dtype == "float32"
+    if is_own:
+        tensors = _golden_tensors(manifest, work)
+    else:
+        with tempfile.TemporaryDirectory(prefix="selftest.", dir=work) as name:
+            channels = manifest.cfg_channels if manifest.cfg else None
+            _export(
+                source, Path(name), TARGETS["onnx"], "fp32", vae, manifest.cfg, channels,
+                lambda stage: None,
+            )  # fmt: skip
+            tensors = _golden_tensors(manifest, Path(name))
     path = work / SELFTEST_NAME
     path.write_bytes(save(tensors))  # save_file would make it private to this user
     image_shape = manifest.image_shape
@@ -193,25 +217,44 @@ def _write_selftest(manifest: Manifest, work: Path) -> Manifest:
     return replace(manifest, files=files, image_shape=image_shape)
 
 
+def _golden_tensors(manifest: Manifest, folder: Path) -> dict[str, NDArray[Any]]:
+    """Inputs and outputs of the self-test by the float32 models in a folder."""
+    session = OrtStepSession(folder / "step.onnx", library=None, accuracy="exact")
+    decoder = None
+    if (folder / "decoder.onnx").is_file():
+        decoder = OrtDecoderSession(folder / "decoder.onnx")
+    tensors = selftest_tensors(selftest_inputs(manifest), session, decoder)
+    for name in ("latent_out", "x_start"):
+        if not np.isfinite(tensors[name]).all():
+            raise ArtifactError(
+                f"the self-test's {name} has NaN or infinite values: the weights are damaged, or "
+                "too large for float32"
+            )
+    return tensors
+
+
 def _file_entries(work: Path) -> dict[str, FileEntry]:
-    """The files that export wrote, by role."""
+    """The models that export or a plan builder wrote, by role."""
     names = {
-        "step": "step.onnx",
-        "step_data": "step.onnx.data",
-        "decoder": "decoder.onnx",
-        "decoder_data": "decoder.onnx.data",
+        "step": ("step.onnx", STEP_PLAN_NAME),
+        "step_data": ("step.onnx.data",),
+        "decoder": ("decoder.onnx", DECODER_PLAN_NAME),
+        "decoder_data": ("decoder.onnx.data",),
     }
     return {
-        role: file_entry(work / name) for role, name in names.items() if (work / name).is_file()
+        role: file_entry(work / name)
+        for role, known in names.items()
+        for name in known
+        if (work / name).is_file()
     }
 
 
-def _bits_per_weight(source: WeightSource) -> dict[str, float]:
+def _bits_per_weight(source: WeightSource, dense_bits: float) -> dict[str, float]:
     """Bits of every linear of every block, codebooks included."""
     bits = {}
     for name in source.config.block_linear_shapes():
         layer = source.quantized_layer(name)
-        bits[name] = _DENSE_BITS["float32"] if layer is None else layer.bits_per_weight
+        bits[name] = dense_bits if layer is None else layer.bits_per_weight
     return bits
 
 

@@ -15,13 +15,18 @@ from pathlib import Path
 from typing import Any
 
 from vq4dit.errors import ArtifactError
+from vq4dit.gpu_build import GpuBuild
 from vq4dit.json_fields import Fields, parse_json
 from vq4dit.model_config import ModelConfig
 
 FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
 
+#: Targets whose step model and decoder are TensorRT plans.
+PLAN_TARGETS = ("tensorrt", "tensorrt-rtx")
+
 #: Files of an engine: the step model and its external data, the decoder likewise, the self-test.
+#: For PLAN_TARGETS the models are plans, which have no external data.
 ROLES = ("step", "step_data", "decoder", "decoder_data", "selftest")
 REQUIRED_ROLES = ("step", "selftest")
 
@@ -69,6 +74,7 @@ class Manifest:
         bits_per_weight: linear of a block -> bits, codebooks included; 32 or 16 where dense.
         source_sha256: hash of the artifact or checkpoint that the engine was built from.
         tool_versions: what built it.
+        tensorrt: facts about the plans of PLAN_TARGETS, None for other targets.
     """
 
     target: str
@@ -89,6 +95,7 @@ class Manifest:
     bits_per_weight: dict[str, float]
     source_sha256: str
     tool_versions: dict[str, str]
+    tensorrt: GpuBuild | None = None
 
 
 def load_manifest(directory: Path) -> Manifest:
@@ -134,6 +141,8 @@ def manifest_to_json(manifest: Manifest) -> bytes:
         "source_sha256": m.source_sha256,
         "tool_versions": m.tool_versions,
     }
+    if m.tensorrt is not None:
+        values["tensorrt"] = m.tensorrt.to_dict()
     return (json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
@@ -178,6 +187,9 @@ def manifest_from_json(data: bytes) -> Manifest:
         bits_per_weight=_bits(root.fields("bits_per_weight")),
         source_sha256=root.pattern("source_sha256", _SHA256),
         tool_versions=_versions(root.fields("tool_versions")),
+        tensorrt=(
+            GpuBuild.from_fields(root.fields("tensorrt")) if "tensorrt" in root.values else None
+        ),
     )
     for fields in (root, schedule, batch, dtypes):
         fields.refuse_unknown()
@@ -233,6 +245,11 @@ def _check_consistent(manifest: Manifest) -> None:
         raise ArtifactError(
             f"label_names has {len(manifest.label_names)} names, "
             f"the model has {model.num_classes} classes"
+        )
+    if (manifest.target in PLAN_TARGETS) != (manifest.tensorrt is not None):
+        raise ArtifactError(
+            f"target {manifest.target} {'lacks' if manifest.tensorrt is None else 'has'} the key "
+            f"'tensorrt', which targets {' and '.join(PLAN_TARGETS)} have and no others"
         )
     if manifest.batch_max is not None and manifest.batch_max < manifest.batch_min:
         raise ArtifactError(

@@ -2,7 +2,8 @@
 
 Written directly from `config.json` and `diffusion_pytorch_model.safetensors` of an AutoencoderKL
 folder, without torch and without running the model, so that the bytes are the same each time.
-The scaling is inside: the input is the sampler's latent, the image is not clipped.
+The scaling is inside: the input is the sampler's latent, the image is not clipped. In a float16 or
+bfloat16 decoder convolutions and matrix products are narrow, all else is float32.
 Source: Rombach et al. 2022 (arXiv 2112.10752), appendix G; tensor names as in diffusers folders.
 """
 
@@ -16,6 +17,7 @@ import numpy as np
 
 from vq4dit.errors import ArtifactError
 
+from .element_types import FP32, ElementType, element_type
 from .external_data import ExternalData, write_model
 from .graph import GraphBuilder
 from .linears import add_silu
@@ -44,6 +46,7 @@ def build_decoder_model(
     latent_size: int,
     latent_channels: int | None = None,
     scaling_factor: float | None = None,
+    weights: str = "fp32",
 ) -> DecoderModel:
     """Write `decoder.onnx` and `decoder.onnx.data` into a directory, which is made if need be.
 
@@ -53,10 +56,13 @@ def build_decoder_model(
         latent_size: H and W of the latent; the batch N is dynamic.
         latent_channels: C of the step model's latents, None if the VAE's is right in any case.
         scaling_factor: latents are VAE codes times this; None takes the VAE's own.
+        weights: element type of the products, "fp32", "fp16" or "bf16".
     Raises:
+        OptionError: unknown element type.
         ArtifactError: the folder is damaged, or is a VAE of another kind.
         OSError: a file cannot be written; nothing is left under the final names by this call.
     """
+    element = element_type(weights)
     folder = VaeFolder(vae)
     if latent_channels not in (None, folder.config.latent_channels):
         raise ArtifactError(
@@ -66,7 +72,7 @@ def build_decoder_model(
     directory.mkdir(parents=True, exist_ok=True)
     with folder, ExternalData(directory, DECODER_DATA_NAME) as data:
         graph = GraphBuilder(data)
-        decoder = _Decoder(graph, folder, latent_size)
+        decoder = _Decoder(graph, folder, latent_size, element)
         decoder.add(scaling_factor or folder.config.scaling_factor)
         model = graph.model("vq4dit_decoder")
         data.commit()
@@ -83,9 +89,12 @@ def build_decoder_model(
 class _Decoder:
     """Adds the decoder to a graph; node names are the module names of the state dict."""
 
-    def __init__(self, graph: GraphBuilder, folder: VaeFolder, latent_size: int) -> None:
+    def __init__(
+        self, graph: GraphBuilder, folder: VaeFolder, latent_size: int, element: ElementType
+    ) -> None:
         self._graph = graph
         self._folder = folder
+        self._element = element
         self.size = latent_size
 
     def add(self, scaling_factor: float) -> None:
@@ -149,17 +158,21 @@ class _Decoder:
         graph, places = self._graph, self.size**2
         h = self._norm(f"{name}.group_norm", x, channels)
         flat = graph.reshape(f"{name}.flat", h, [0, channels, places])
-        tokens = graph.op(f"{name}.tokens", "Transpose", flat, perm=[0, 2, 1])  # (N, HW, C)
+        tokens = self._narrow(
+            graph.op(f"{name}.tokens", "Transpose", flat, perm=[0, 2, 1])
+        )  # (N, HW, C)
         q, k, v = (
             self._linear(f"{name}.{part}", tokens, channels) for part in ("to_q", "to_k", "to_v")
         )
-        scale = graph.constant(1 / math.sqrt(channels), np.float32)
+        scale = graph.constant(1 / math.sqrt(channels), self._element.numpy_dtype)
         q = graph.op(f"{name}.q_scaled", "Mul", q, scale)
         k = graph.op(f"{name}.k_turned", "Transpose", k, perm=[0, 2, 1])
         scores = graph.op(f"{name}.scores", "MatMul", q, k)  # (N, HW, HW)
-        weights = graph.op(f"{name}.softmax", "Softmax", scores, axis=-1)
+        weights = self._narrow(
+            graph.op(f"{name}.softmax", "Softmax", self._wide(scores), axis=-1)
+        )
         mixed = graph.op(f"{name}.mixed", "MatMul", weights, v)  # (N, HW, C)
-        y = self._linear(f"{name}.to_out.0", mixed, channels)
+        y = self._wide(self._linear(f"{name}.to_out.0", mixed, channels))
         turned = graph.op(f"{name}.turned", "Transpose", y, perm=[0, 2, 1])
         image = graph.reshape(f"{name}.image", turned, [0, channels, self.size, self.size])
         return graph.op(name, "Add", x, image)
@@ -169,17 +182,14 @@ class _Decoder:
     ) -> str:
         """A convolution that keeps the size."""
         shape = (out_channels, channels, kernel, kernel)
-        weight = self._weight(f"{name}.weight", shape)
-        bias = self._weight(f"{name}.bias", (out_channels,))
-        return self._graph.op(
-            output or name,
-            "Conv",
-            x,
-            weight,
-            bias,
-            kernel_shape=[kernel] * 2,
-            pads=[kernel // 2] * 4,
-        )
+        weight = self._weight(f"{name}.weight", shape, element=self._element)
+        bias = self._weight(f"{name}.bias", (out_channels,), element=self._element)
+        is_wide = self._element is FP32
+        convolved = self._graph.op(
+            output if output and is_wide else name, "Conv", self._narrow(x), weight, bias,
+            kernel_shape=[kernel] * 2, pads=[kernel // 2] * 4,
+        )  # fmt: skip
+        return self._wide(convolved, output)
 
     def _norm(self, name: str, x: str, channels: int) -> str:
         """GroupNorm by InstanceNormalization; GroupNormalization has its final form in opset 21."""
@@ -197,16 +207,32 @@ class _Decoder:
         return graph.op(name, "Add", graph.op(f"{name}.scaled", "Mul", image, weight), bias)
 
     def _linear(self, name: str, x: str, channels: int) -> str:
-        """A linear layer C -> C; the weight is stored as (I, O)."""
-        graph = self._graph
+        """A linear layer C -> C in the narrow type; the weight is stored as (I, O)."""
+        graph, dtype = self._graph, self._element.numpy_dtype
         weight = self._folder.tensor(f"{name}.weight", (channels, channels))
-        stored = graph.initializer(f"{name}.weight", np.ascontiguousarray(weight.T))
+        stored = graph.initializer(f"{name}.weight", np.ascontiguousarray(weight.T, dtype=dtype))
         product = graph.op(f"{name}.product", "MatMul", x, stored)
-        return graph.op(name, "Add", product, self._weight(f"{name}.bias", (channels,)))
+        bias = self._weight(f"{name}.bias", (channels,), element=self._element)
+        return graph.op(name, "Add", product, bias)
 
     def _weight(
-        self, name: str, shape: tuple[int, ...], *, stored: tuple[int, ...] | None = None
+        self,
+        name: str,
+        shape: tuple[int, ...],
+        *,
+        stored: tuple[int, ...] | None = None,
+        element: ElementType = FP32,
     ) -> str:
         """An initializer from the folder, reshaped to `stored` if that is given."""
-        array = self._folder.tensor(name, shape)
+        array = self._folder.tensor(name, shape).astype(element.numpy_dtype, copy=False)
         return self._graph.initializer(name, array.reshape(stored or shape))
+
+    def _narrow(self, x: str) -> str:
+        """float32 -> the decoder's element type."""
+        element = self._element
+        return x if element is FP32 else self._graph.cast(f"{x}.{element.name}", x, element)
+
+    def _wide(self, x: str, output: str = "") -> str:
+        """The decoder's element type -> float32."""
+        is_wide = self._element is FP32
+        return x if is_wide else self._graph.cast(output or f"{x}.float32", x, FP32)

@@ -43,7 +43,8 @@ class ElementType:
                 "weights bf16 need the module ml_dtypes, which comes with newer versions of onnx; "
                 "pip install ml_dtypes, or use --weights fp16"
             ) from None
-        return np.dtype(ml_dtypes.bfloat16)
+        dtype: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
+        return dtype
 
 
 FP32 = ElementType(option="fp32", name="float32", onnx_type=TensorProto.FLOAT, bits=32)

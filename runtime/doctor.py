@@ -1,4 +1,4 @@
-"""What this machine has for vq4dit: CPU, native kernels, ONNX Runtime, optional modules."""
+"""What this machine has for vq4dit: CPU, kernels, ONNX Runtime, GPUs, optional modules."""
 
 from __future__ import annotations
 
@@ -9,9 +9,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from vq4dit.errors import BackendUnavailable
+
+from .gpu import Driver, Gpu, find_driver
+from .jetson import find_jetson
+
 #: Instruction sets that the native kernels know, as /proc/cpuinfo spells them.
 _KNOWN_FLAGS = ("avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512vl", "avx512_vnni",
-                "avx512_vbmi", "asimd", "asimddp", "neon", "sve")  # fmt: skip
+                "avx512_vbmi", "avx512vbmi", "asimd", "asimddp", "neon", "sve")  # fmt: skip
 
 #: Optional module -> what it is for, and the extra that brings it.
 OPTIONAL_MODULES = {
@@ -19,21 +24,89 @@ OPTIONAL_MODULES = {
     "onnx": ("export and build", "calibrate"),
     "diffusers": ("the VAE of the demo model's training", "calibrate"),
     "scipy": ("the Frechet distance of evaluate", "calibrate"),
-    "tensorrt": ("target tensorrt", "tensorrt"),
-    "tensorrt_rtx": ("the tests of the exported graphs", "dev"),
+    "tensorrt": ("building and running target tensorrt", "tensorrt"),
+    "tensorrt_lean": ("running version-compatible plans of target tensorrt", "tensorrt-lean"),
+    "tensorrt_rtx": ("target tensorrt-rtx", "tensorrt-rtx"),
+    "polygraphy": ("building for the targets tensorrt and tensorrt-rtx", "tensorrt-rtx"),
+    "cuda.bindings": ("running the targets tensorrt and tensorrt-rtx", "tensorrt-rtx"),
+}
+
+#: Distributions of modules whose name is another one.
+_DISTRIBUTIONS = {
+    "cuda.bindings": ("cuda-bindings",),
+    **{
+        name: tuple(f"{name.replace('_', '-')}{end}" for end in ("", "-cu13", "-cu12"))
+        for name in ("tensorrt", "tensorrt_lean", "tensorrt_rtx")
+    },
+}
+
+#: What is missing -> the one command that adds it.
+_COMMANDS = {
+    "native_library": "pip install --force-reinstall --no-cache-dir vq4dit "
+    "(with a C++ compiler and CMake at hand)",
+    "onnxruntime": "pip install onnxruntime",
+    "nvrtc": "pip install 'vq4dit[cuda]'",
+    "driver": "sudo ubuntu-drivers install (on Jetson: sudo apt-get install nvidia-jetpack)",
+    "gpu": "use a machine with an NVIDIA GPU; the CPU target works without",
+    "tensorrt": "pip install 'vq4dit[tensorrt]' --extra-index-url https://pypi.nvidia.com",
+    "tensorrt_lean": "pip install tensorrt-lean-cu13",
 }
 
 
 def inspect_machine() -> dict[str, Any]:
-    """Facts about this machine, as plain values for JSON; imports onnxruntime if it is there."""
-    return {
+    """Facts about this machine, as plain values for JSON; imports onnxruntime if it is there.
+
+    `missing` maps each thing that is not there to the command that adds it.
+    """
+    driver, why_no_gpu = find_driver()
+    jetson = find_jetson()
+    facts: dict[str, Any] = {
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
         "cpu": _cpu(),
         "native_library": _native_library(),
         "onnxruntime": _onnxruntime(),
+        "driver": None if driver is None else _driver_facts(driver),
+        "why_no_gpu": why_no_gpu or None,
+        "gpus": [] if driver is None else [_gpu_facts(gpu) for gpu in driver.gpus],
+        "jetson": None if jetson is None else vars(jetson),
+        "nvrtc": _nvrtc(),
         "modules": {name: _version(name) for name in OPTIONAL_MODULES},
     }
+    facts["missing"] = _missing(facts)
+    return facts
+
+
+def _driver_facts(driver: Driver) -> dict[str, Any]:
+    return {"version": driver.version or None, "cuda_version": driver.cuda_version}
+
+
+def _gpu_facts(gpu: Gpu) -> dict[str, Any]:
+    return {**vars(gpu), "sm": gpu.sm}
+
+
+def _nvrtc() -> str | None:
+    """Version of CUDA's run-time compiler, None if it does not load."""
+    from vq4dit.plugins.cuda.nvrtc import load_nvrtc
+
+    try:
+        return load_nvrtc().version.removeprefix("nvrtc ")
+    except BackendUnavailable:
+        return None
+
+
+def _missing(facts: dict[str, Any]) -> dict[str, str]:
+    """Thing -> command, for everything that is not there."""
+    names = [name for name in ("native_library", "onnxruntime", "nvrtc") if not facts[name]]
+    if facts["driver"] is None:
+        names.append("driver")
+    elif not facts["gpus"]:
+        names.append("gpu")
+    names += [name for name, found in facts["modules"].items() if found is None]
+    extras = {
+        name: f"pip install 'vq4dit[{extra}]'" for name, (_, extra) in OPTIONAL_MODULES.items()
+    }
+    return {name: _COMMANDS.get(name) or extras[name] for name in names}
 
 
 def _cpu() -> dict[str, Any]:
@@ -74,9 +147,12 @@ def _onnxruntime() -> dict[str, Any] | None:
 
 def _version(module: str) -> str | None:
     """Version of an optional module without importing it; "unknown" if it is there without one."""
-    if find_spec(module) is None:
+    try:
+        if find_spec(module) is None:
+            return None
+    except ModuleNotFoundError:  # the package around it is missing
         return None
-    for distribution in (module, module.replace("_", "-"), f"{module.replace('_', '-')}-cu13"):
+    for distribution in _DISTRIBUTIONS.get(module, (module,)):
         try:
             return version(distribution)
         except PackageNotFoundError:

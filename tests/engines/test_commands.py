@@ -150,4 +150,6 @@ def test_doctor(capsys):
     code, out, _ = run(capsys, "doctor", "--json")
     found = json.loads(out)
     assert code == 0 and found["targets"]["cpu"]["works"]
-    assert "builder" in found["targets"]["tensorrt"]["why_not"]
+    tensorrt = found["targets"]["tensorrt"]
+    assert tensorrt["builds"] is (tensorrt["why_not_built"] is None)
+    assert set(found["missing"]) >= {name for name, v in found["modules"].items() if v is None}

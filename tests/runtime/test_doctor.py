@@ -1,13 +1,20 @@
 """What doctor tells of this machine."""
 
+import argparse
 import json
 import sys
 
 import pytest
 
+from vq4dit.commands import doctor as command
+from vq4dit.runtime import doctor
 from vq4dit.runtime.doctor import OPTIONAL_MODULES, inspect_machine
+from vq4dit.runtime.gpu import Driver, Gpu
+from vq4dit.runtime.jetson import Jetson
 
 pytestmark = pytest.mark.ort
+
+ORIN = Gpu(name="Orin", compute_capability="8.7", memory_bytes=8 << 30, is_integrated=True)
 
 
 def test_facts_are_plain_and_complete():
@@ -16,8 +23,45 @@ def test_facts_are_plain_and_complete():
     assert machine["cpu"]["cores"] >= 1
     assert set(machine["modules"]) == set(OPTIONAL_MODULES)
     assert "CPUExecutionProvider" in machine["onnxruntime"]["providers"]
+    assert (machine["driver"] is None) == ("driver" in machine["missing"])
 
 
 def test_missing_onnxruntime_is_told_not_raised(monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    assert inspect_machine()["onnxruntime"] is None
+    machine = inspect_machine()
+    assert machine["onnxruntime"] is None
+    assert machine["missing"]["onnxruntime"] == "pip install onnxruntime"
+
+
+def test_every_missing_thing_has_one_command(monkeypatch):
+    monkeypatch.setattr(doctor, "_version", lambda module: None)
+    monkeypatch.setattr(doctor, "_native_library", lambda: None)
+    monkeypatch.setattr(doctor, "_onnxruntime", lambda: None)
+    monkeypatch.setattr(doctor, "_nvrtc", lambda: None)
+    monkeypatch.setattr(doctor, "find_driver", lambda: (None, "no driver"))
+    missing = inspect_machine()["missing"]
+    things = {"native_library", "onnxruntime", "nvrtc", "driver", *OPTIONAL_MODULES}
+    assert set(missing) == things
+    assert all("install" in command for command in missing.values())
+
+
+def table(monkeypatch, capsys, driver, jetson):
+    monkeypatch.setattr(doctor, "find_driver", lambda: (driver, "" if driver else "none here"))
+    monkeypatch.setattr(doctor, "find_jetson", lambda: jetson)
+    command.run(argparse.Namespace(json=False))
+    return capsys.readouterr().out
+
+
+def test_table_of_a_jetson(monkeypatch, capsys):
+    driver = Driver(version="", cuda_version="12.6", gpus=(ORIN,))
+    jetson = Jetson(model="NVIDIA Jetson Orin", release="36.4.3", power_mode="MAXN (0)")
+    out = table(monkeypatch, capsys, driver, jetson)
+    assert "Orin, sm_87, 8.0 GiB, shared with the CPU" in out
+    assert "NVIDIA Jetson Orin, Linux for Tegra 36.4.3, power mode MAXN (0)" in out
+    assert "version not told, CUDA 12.6" in out
+
+
+def test_table_without_a_gpu(monkeypatch, capsys):
+    out = table(monkeypatch, capsys, None, None)
+    assert "none (none here); sudo ubuntu-drivers install" in out and "Jetson  " not in out
+    assert "target cpu" in out

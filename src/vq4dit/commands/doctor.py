@@ -1,4 +1,4 @@
-"""Tell what this machine can run, and what to install for the rest."""
+"""Tell what this machine can build and run, and for each missing thing the command that adds it."""
 
 from __future__ import annotations
 
@@ -17,15 +17,21 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from vq4dit.runtime.doctor import inspect_machine
 
     machine = inspect_machine()
-    targets = {name: target.why_not_here() for name, target in TARGETS.items()}
+    targets = {
+        name: {
+            "works": target.why_not_run_here() is None,
+            "why_not": target.why_not_run_here(),
+            "builds": target.why_not_built_here() is None,
+            "why_not_built": target.why_not_built_here(),
+            "runs_on": target.runs_on,
+        }
+        for name, target in TARGETS.items()
+    }
     result = {
-        "ok": any(reason is None for reason in targets.values()),
+        "ok": any(target["works"] for target in targets.values()),
         "vq4dit": __version__,
         **machine,
-        "targets": {
-            name: {"works": reason is None, "why_not": reason, "runs_on": TARGETS[name].runs_on}
-            for name, reason in targets.items()
-        },
+        "targets": targets,
     }
     if not args.json:
         print(_table(result))
@@ -34,33 +40,82 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 def _table(result: dict[str, Any]) -> str:
     """Two columns: what, and what was found or what to do."""
-    from vq4dit.runtime.doctor import OPTIONAL_MODULES
-
-    cpu, onnxruntime, library = result["cpu"], result["onnxruntime"], result["native_library"]
     rows = [
         ("vq4dit", f"{result['vq4dit']}, Python {result['python']}, {result['system']}"),
-        ("CPU", f"{cpu['name']}, {cpu['cores']} cores"),
-        ("instruction sets", " ".join(cpu["instruction_sets"]) or "none that the kernels know"),
-        (
-            "native kernels",
-            f"{library['name']}: {', '.join(library['kernels'])}"
-            if library
-            else "NOT installed: portable function bodies run instead, much slower; install vq4dit "
-            "again with a C++ compiler and CMake",
-        ),
-        (
-            "onnxruntime",
-            f"{onnxruntime['version']}: {', '.join(onnxruntime['providers'])}"
-            if onnxruntime
-            else "NOT installed: no engine can run; pip install onnxruntime",
-        ),
+        *_cpu_rows(result),
+        *_gpu_rows(result),
+        *_module_rows(result),
+        *((f"target {name}", _target_text(t)) for name, t in result["targets"].items()),
     ]
-    for name, found in result["modules"].items():
-        use, extra = OPTIONAL_MODULES[name]
-        missing = f"not installed; for {use}: pip install 'vq4dit[{extra}]'"
-        rows.append((name, found or missing))
-    for name, target in result["targets"].items():
-        text = f"works: {target['runs_on']}" if target["works"] else f"no: {target['why_not']}"
-        rows.append((f"target {name}", text))
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name:<{width}}  {text}" for name, text in rows)
+
+
+def _cpu_rows(result: dict[str, Any]) -> list[tuple[str, str]]:
+    cpu, onnxruntime, library = result["cpu"], result["onnxruntime"], result["native_library"]
+    missing = result["missing"]
+    kernels = (
+        f"{library['name']}: {', '.join(library['kernels'])}"
+        if library
+        else "NOT installed: portable function bodies run instead, much slower; "
+        f"{missing['native_library']}"
+    )
+    providers = (
+        f"{onnxruntime['version']}: {', '.join(onnxruntime['providers'])}"
+        if onnxruntime
+        else f"NOT installed: targets cpu and onnx cannot run; {missing['onnxruntime']}"
+    )
+    return [
+        ("CPU", f"{cpu['name']}, {cpu['cores']} cores"),
+        ("instruction sets", " ".join(cpu["instruction_sets"]) or "none that the kernels know"),
+        ("native kernels", kernels),
+        ("onnxruntime", providers),
+    ]
+
+
+def _gpu_rows(result: dict[str, Any]) -> list[tuple[str, str]]:
+    driver, jetson, missing = result["driver"], result["jetson"], result["missing"]
+    rows = []
+    if driver is None:
+        rows.append(("NVIDIA driver", f"none ({result['why_no_gpu']}); {missing['driver']}"))
+    else:
+        version = driver["version"] or "version not told"
+        rows.append(("NVIDIA driver", f"{version}, CUDA {driver['cuda_version']}"))
+        rows += [(f"GPU {i}", _gpu_text(gpu)) for i, gpu in enumerate(result["gpus"])]
+        if not result["gpus"]:
+            rows.append(("GPU", f"none; {missing['gpu']}"))
+    if jetson is not None:
+        release = f", Linux for Tegra {jetson['release']}" if jetson["release"] else ""
+        mode = f", power mode {jetson['power_mode']}" if jetson["power_mode"] else ""
+        rows.append(("Jetson", f"{jetson['model']}{release}{mode}"))
+    nvrtc = result["nvrtc"]
+    rows.append(("CUDA compiler (NVRTC)", nvrtc or f"not installed; {missing['nvrtc']}"))
+    return rows
+
+
+def _gpu_text(gpu: dict[str, Any]) -> str:
+    shared = ", shared with the CPU" if gpu["is_integrated"] else ""
+    return f"{gpu['name']}, {gpu['sm']}, {gpu['memory_bytes'] / 2**30:.1f} GiB{shared}"
+
+
+def _module_rows(result: dict[str, Any]) -> list[tuple[str, str]]:
+    from vq4dit.runtime.doctor import OPTIONAL_MODULES
+
+    return [
+        (
+            name,
+            found or f"not installed; for {OPTIONAL_MODULES[name][0]}: {result['missing'][name]}",
+        )
+        for name, found in result["modules"].items()
+    ]
+
+
+def _target_text(target: dict[str, Any]) -> str:
+    """Whether it can be built and run here, and if not why."""
+    if target["works"] and target["builds"]:
+        return f"works: {target['runs_on']}"
+    if target["works"]:
+        return f"runs, but does not build: {target['why_not_built']}"
+    if target["builds"]:
+        return f"builds, but does not run: {target['why_not']}"
+    return f"no: {target['why_not_built']}"

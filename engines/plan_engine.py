@@ -1,0 +1,250 @@
+"""The TensorRT part of an engine: export in the target's form, build the plans, tell what for."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from vq4dit.errors import BackendUnavailable, OptionError
+from vq4dit.gpu_build import GpuBuild
+from vq4dit.model_config import ModelConfig
+from vq4dit.runtime.gpu import Driver, Gpu, find_driver
+from vq4dit.weight_source import WeightSource
+
+from .exports import export_decoder, export_step
+from .plan_builder import PlanProgress, run_job
+from .plan_cache import fetch_plan, keep_plan, plan_key, timing_cache_path
+from .plan_job import PlanJob, Shapes
+from .plan_memory import DEFAULT_WORKSPACE_BYTES, require_builder_memory
+from .targets import Target
+
+_log = logging.getLogger(__name__)
+
+STEP_PLAN_NAME = "step.plan"
+DECODER_PLAN_NAME = "decoder.plan"
+
+#: GPUs that a TensorRT-RTX plan is for where nothing else is asked.
+DEFAULT_RTX_CAPABILITIES = ("8.0", "8.6", "8.9", "12.0")
+
+_MAX_BATCH = 1 << 12
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanOptions:
+    """What can be chosen for the targets that build plans.
+
+    Args:
+        batch: smallest, usual and largest number of samples in one step.
+        compute_capabilities: GPUs of a TensorRT-RTX plan, () for DEFAULT_RTX_CAPABILITIES;
+            TensorRT builds for the GPU that it finds.
+        version_compatible: let later versions of TensorRT run the plan (target tensorrt).
+        plugin_library: our C++ plugin library, for versions of TensorRT before 10.9 (target
+            tensorrt); None puts the kernels into the plan.
+        use_cache: take a plan that was built from the same bytes before.
+    """
+
+    batch: tuple[int, int, int] = (1, 1, 1)
+    compute_capabilities: tuple[str, ...] = ()
+    version_compatible: bool = False
+    plugin_library: Path | None = None
+    use_cache: bool = True
+
+    def check(self, target: str) -> None:
+        """OptionError where an option is out of range or not for this target."""
+        low, opt, high = self.batch
+        if not 1 <= low <= opt <= high <= _MAX_BATCH:
+            raise OptionError(
+                f"batch is {low}:{opt}:{high}, needed 1 <= min <= opt <= max <= {_MAX_BATCH}"
+            )
+        if target == "tensorrt" and self.compute_capabilities:
+            raise OptionError(
+                "GPUs can be chosen for target tensorrt-rtx only; TensorRT builds for the GPU "
+                "that it finds"
+            )
+        if target == "tensorrt-rtx" and (self.version_compatible or self.plugin_library):
+            raise OptionError(
+                "a version-compatible plan and a plugin library are for target tensorrt only"
+            )
+        if self.plugin_library is not None and not self.plugin_library.is_file():
+            raise OptionError(
+                f"{self.plugin_library}: the plugin library is missing; build it with CMake from "
+                "plugins/tensorrt/cpp"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuiltPlans:
+    """What building gave: the number of guided channels and the manifest's part."""
+
+    cfg_channels: int
+    build: GpuBuild
+
+
+@dataclass(kw_only=True)
+class PlanBuilder:
+    """Builds the plans of one engine into a directory.
+
+    Args:
+        target: one of the targets that build plans.
+        weights: element type of weights and arithmetic, as `--weights` takes it.
+        options: checked already.
+        say: called with the name of each stage.
+        progress: called with a builder's phase, steps done and steps in all.
+    """
+
+    target: Target
+    weights: str
+    options: PlanOptions
+    say: Callable[[str], None]
+    progress: PlanProgress | None = None
+    _version: str = field(default="", init=False)
+
+    def build(
+        self,
+        source: WeightSource,
+        work: Path,
+        *,
+        vae: Path | None,
+        cfg: bool,
+        cfg_channels: int | None,
+    ) -> BuiltPlans:
+        """Write step.plan, and decoder.plan if a VAE is given.
+
+        Raises:
+            BackendUnavailable: no GPU where one is needed, or not enough memory.
+            ArtifactError: the weights are damaged, or the builder refused the model.
+        """
+        driver = self._driver()
+        gpu = driver.gpus[0] if driver is not None and self.target.needs_gpu_to_build else None
+        with tempfile.TemporaryDirectory(prefix="onnx.", dir=work) as name:
+            folder = Path(name)
+            self.say("writing the step model")
+            channels = export_step(
+                source, folder, self.target, weights=self.weights, cfg=cfg,
+                cfg_channels=cfg_channels,
+            )  # fmt: skip
+            self._plan(
+                folder / "step.onnx", work / STEP_PLAN_NAME, source.config, driver, gpu,
+                plugin=self._plugin(source),
+            )  # fmt: skip
+            if vae is not None:
+                self.say("writing the decoder")
+                export_decoder(vae, folder, source, weights=self.weights)
+                self._plan(
+                    folder / "decoder.onnx", work / DECODER_PLAN_NAME, source.config, driver, gpu
+                )
+        return BuiltPlans(cfg_channels=channels, build=self._facts(source, driver, gpu))
+
+    def _driver(self) -> Driver | None:
+        driver, reason = find_driver()
+        if self.target.needs_gpu_to_build and reason:
+            raise BackendUnavailable(
+                f"target {self.target.name!r} builds on the GPU that will run the engine, and "
+                f"{reason}; build on such a machine, or with --target tensorrt-rtx, which needs "
+                "no GPU to build"
+            )
+        return driver
+
+    def _plugin(self, source: WeightSource) -> str:
+        """How the quantized layers of this model run in the plan."""
+        names = source.config.block_linear_shapes()
+        is_quantized = any(source.quantized_layer(name) is not None for name in names)
+        if self.target.form != "plugin" or not is_quantized:
+            return "none"
+        return "aot" if self.options.plugin_library is None else "library"
+
+    def _plan(
+        self,
+        onnx: Path,
+        plan: Path,
+        config: ModelConfig,
+        driver: Driver | None,
+        gpu: Gpu | None,
+        *,
+        plugin: str = "none",
+    ) -> None:
+        """Build one plan, or take it from the cache."""
+        environment = self._environment(driver, gpu)
+        library = self.options.plugin_library if plugin == "library" else None
+        job = PlanJob(
+            target=self.target.name,
+            onnx_path=str(onnx),
+            plan_path=str(plan),
+            profile=input_profile(onnx.stem, config, self.options.batch),
+            compute_capabilities=self._capabilities(gpu),
+            workspace_bytes=None if gpu is None else DEFAULT_WORKSPACE_BYTES,
+            timing_cache=None if gpu is None else str(timing_cache_path(environment)),
+            version_compatible=self.options.version_compatible,
+            plugin=plugin,
+            plugin_library=None if library is None else str(library),
+        )
+        key = plan_key(job, environment=environment) if self.options.use_cache else ""
+        self._version = environment["builder"]
+        if key and fetch_plan(key, plan):
+            self.say(f"taking {plan.name} from the cache")
+            return
+        data = onnx.with_name(f"{onnx.name}.data")
+        weight_bytes = onnx.stat().st_size + (data.stat().st_size if data.is_file() else 0)
+        require_builder_memory(weight_bytes, gpu=gpu, workspace_bytes=DEFAULT_WORKSPACE_BYTES)
+        self.say(f"building {plan.name}")
+        if job.timing_cache is not None:
+            Path(job.timing_cache).parent.mkdir(parents=True, exist_ok=True)
+        self._version = run_job(job, self.progress)
+        if key:
+            keep_plan(key, plan)
+
+    def _capabilities(self, gpu: Gpu | None) -> tuple[str, ...]:
+        if gpu is not None:
+            return (gpu.compute_capability,)
+        return self.options.compute_capabilities or DEFAULT_RTX_CAPABILITIES
+
+    def _environment(self, driver: Driver | None, gpu: Gpu | None) -> dict[str, str]:
+        """What a plan depends on besides the job."""
+        values = {"builder": _version_of(self.target.packages), "vq4dit": version("vq4dit")}
+        if gpu is not None and driver is not None:
+            from vq4dit.plugins.tensorrt import kernels_digest
+
+            values |= {
+                "gpu": gpu.name, "sm": gpu.sm, "driver": driver.version,
+                "cuda": driver.cuda_version, "kernels": kernels_digest(),
+            }  # fmt: skip
+        return values
+
+    def _facts(self, source: WeightSource, driver: Driver | None, gpu: Gpu | None) -> GpuBuild:
+        return GpuBuild(
+            version=self._version,
+            compute_capabilities=self._capabilities(gpu),
+            gpu="" if gpu is None else gpu.name,
+            cuda_version="" if driver is None else driver.cuda_version,
+            driver_version="" if driver is None else driver.version,
+            plugin=self._plugin(source),
+            version_compatible=self.options.version_compatible,
+            batch_opt=self.options.batch[1],
+        )
+
+
+def input_profile(
+    model: str, config: ModelConfig, batch: tuple[int, int, int]
+) -> dict[str, Shapes]:
+    """Shapes of every input of "step" or "decoder" for the smallest, usual and largest batch."""
+    image = (config.in_channels, config.input_size, config.input_size)
+    rest: dict[str, tuple[int, ...]] = {"latent": image}
+    if model == "step":
+        rest |= {"noise": image, "history": image, "coefficients": (8,)}
+        rest |= {"timestep": (), "label": (), "cfg_scale": ()}
+    low, opt, high = batch
+    return {name: ((low, *s), (opt, *s), (high, *s)) for name, s in rest.items()}
+
+
+def _version_of(packages: tuple[str, ...]) -> str:
+    """Version of the first of these packages that is installed, "unknown" if none says so."""
+    for package in packages:
+        try:
+            return version(package)
+        except PackageNotFoundError:
+            continue
+    return "unknown"

@@ -1,0 +1,141 @@
+"""The builder's process: `python -m vq4dit.engines.plan_worker`, the job as JSON on stdin.
+
+Prints one JSON object per line on stdout: {"event": "start", "phase", "parent", "steps"},
+{"event": "step", "phase", "step"}, {"event": "finish", "phase"}, and last {"event": "done",
+"version"} or {"event": "error", "message"}. All else, the builder's own words included, goes to
+stderr. POLYGRAPHY_USE_TENSORRT_RTX must be set as the job's target wants it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import sys
+from typing import IO, Any
+
+from vq4dit.atomic_file import atomic_path
+
+from .plan_job import PlanJob
+
+
+def main() -> int:
+    """Build the plan that stdin orders; the exit code is 0 if it was written."""
+    events = _take_stdout()
+    job = PlanJob.from_json(sys.stdin.read())
+
+    def say(event: str, **values: Any) -> None:
+        print(json.dumps({"event": event, **values}), file=events, flush=True)
+
+    try:
+        version = build_plan(job, say)
+    except Exception as error:  # Polygraphy's, TensorRT's or the plugins' own: all end here
+        say("error", message=" ".join(str(error).split()) or type(error).__name__)
+        return 1
+    say("done", version=version)
+    return 0
+
+
+def build_plan(job: PlanJob, say: Any) -> str:
+    """Parse the ONNX model and write the plan; returns the builder's version.
+
+    Args:
+        job: what to build.
+        say: called with the name of an event and its values.
+    """
+    from polygraphy.backend import trt as loaders
+    from polygraphy.logger import G_LOGGER
+
+    G_LOGGER.module_severity = G_LOGGER.WARNING
+    trt = _bindings(job.target)
+    _load_plugins(job)
+    network = loaders.NetworkFromOnnxPath(job.onnx_path, strongly_typed=True)
+    build = loaders.EngineBytesFromNetwork(
+        network, config=_config(job, trt, say), save_timing_cache=job.timing_cache
+    )
+    plan = build()
+    from pathlib import Path
+
+    with atomic_path(Path(job.plan_path)) as temporary:
+        temporary.write_bytes(plan)
+    return str(trt.__version__)
+
+
+def _bindings(target: str) -> Any:
+    """The module that Polygraphy was told to use."""
+    if target == "tensorrt-rtx":
+        import tensorrt_rtx as trt
+    else:
+        import tensorrt as trt
+    return trt
+
+
+def _config(job: PlanJob, trt: Any, say: Any) -> Any:
+    """Polygraphy's loader of the builder's configuration."""
+    from polygraphy.backend.trt import CreateConfig, Profile
+
+    profile = Profile()
+    for name, (low, opt, high) in job.profile.items():
+        profile.add(name, low, opt, high)
+    limits = None
+    if job.workspace_bytes is not None:
+        limits = {trt.MemoryPoolType.WORKSPACE: job.workspace_bytes}
+    options: dict[str, Any] = {
+        "profiles": [profile],
+        "memory_pool_limits": limits,
+        "profiling_verbosity": trt.ProfilingVerbosity.LAYER_NAMES_ONLY,
+        "progress_monitor": progress_monitor(trt, say),
+    }
+    if job.target == "tensorrt":
+        return CreateConfig(
+            **options,
+            load_timing_cache=job.timing_cache,
+            version_compatible=job.version_compatible,
+        )
+    from polygraphy.backend.tensorrt_rtx import CreateConfigRTX
+
+    capabilities = [tuple(map(int, c.split("."))) for c in job.compute_capabilities]
+    return CreateConfigRTX(**options, compute_capabilities=capabilities)
+
+
+def progress_monitor(trt: Any, say: Any) -> Any:
+    """An IProgressMonitor that tells every event."""
+
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
+        """Called by the builder from its threads."""
+
+        def __init__(self) -> None:
+            trt.IProgressMonitor.__init__(self)
+
+        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
+            say("start", phase=phase_name, parent=parent_phase, steps=num_steps)
+
+        def phase_finish(self, phase_name: str) -> None:
+            say("finish", phase=phase_name)
+
+        def step_complete(self, phase_name: str, step: int) -> bool:
+            say("step", phase=phase_name, step=step)
+            return True  # go on
+
+    return Monitor()
+
+
+def _load_plugins(job: PlanJob) -> None:
+    """Make the ops known to the parser."""
+    if job.plugin == "aot":
+        from vq4dit.plugins.tensorrt import register_plugins
+
+        register_plugins(int(job.compute_capabilities[0].replace(".", "")))
+    elif job.plugin == "library":
+        ctypes.CDLL(job.plugin_library, mode=ctypes.RTLD_GLOBAL)
+
+
+def _take_stdout() -> IO[str]:
+    """A stream to the real stdout; whatever else is printed goes to stderr from now on."""
+    events = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    return events
+
+
+if __name__ == "__main__":
+    sys.exit(main())
