@@ -34,12 +34,10 @@ from vq4dit.plugins.layout import CONFIGURATIONS
 from .efficiency import ASSUMED, Efficiencies
 from .gpu_table import Gpu
 from .launch_table import Tile
+from .sm_limits import WARP
 
 _HALF = 2  # bytes of a float16
 _FLOAT = 4
-_RESERVED_SHARED = 1024  # bytes that the system takes of every block's shared memory
-_REGISTER_UNIT = 256  # registers are given to warps in units of this many
-_WARP = 32
 #: Bytes of shared memory that one codeword takes once it is replicated over all 32 banks.
 _REPLICATED_CODEWORD = 128
 
@@ -131,17 +129,6 @@ class Prediction:
         return self.seconds * 1e6
 
 
-def blocks_per_sm(gpu: Gpu, *, threads: int, registers: int, shared_bytes: int) -> int:
-    """Thread blocks of one SM at the same time; 0 where not even one fits."""
-    warp_registers = ceil(registers * _WARP / _REGISTER_UNIT) * _REGISTER_UNIT
-    return min(
-        gpu.blocks_per_sm,
-        gpu.threads_per_sm // threads,
-        gpu.registers_per_sm // (warp_registers * ceil(threads / _WARP)),
-        gpu.shared_bytes_per_sm // (shared_bytes + _RESERVED_SHARED),
-    )
-
-
 def predict_gemm(
     gpu: Gpu,
     tile: Tile,
@@ -167,8 +154,8 @@ def predict_gemm(
     """
     _check_sizes(m, n, k)
     shared_bytes = _shared_bytes(tile, weight)
-    resident = blocks_per_sm(
-        gpu, threads=tile.threads, registers=tile.registers, shared_bytes=shared_bytes
+    resident = gpu.limits.resident_blocks(
+        threads=tile.threads, registers=tile.registers, shared_bytes=shared_bytes
     )
     if resident == 0:
         return None
@@ -221,8 +208,8 @@ def predict_gemv(
     shared_bytes = (weight.shared_bytes if weight else 0) + GEMV_MAX_M * (k + 16) * _HALF
     resident = max(
         1,
-        blocks_per_sm(
-            gpu, threads=_WARP * _GEMV_WARPS, registers=48, shared_bytes=shared_bytes
+        gpu.limits.resident_blocks(
+            threads=WARP * _GEMV_WARPS, registers=48, shared_bytes=shared_bytes
         ),
     )  # fmt: skip
     weights_per_sm = busiest * rows_per_block * k

@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 
 from vq4dit.errors import OptionError
 
-_GUIDE = "CUDA Programming Guide, table of technical specifications per compute capability"
+from .sm_limits import SmLimits, sm_limits
+
 _A100 = "NVIDIA A100 datasheet and NVIDIA Ampere architecture whitepaper"
 _H100 = "NVIDIA H100 datasheet (SXM5) and NVIDIA Hopper architecture whitepaper"
 _ADA = "NVIDIA Ada GPU architecture whitepaper"
@@ -36,9 +37,7 @@ class Gpu:
         dram_bytes_per_second, memory_bytes: the memory.
         memory_latency_seconds: of one load that misses L2.
         l2_bytes, l2_bytes_per_clock: capacity; bytes from L2 to all SMs per clock.
-        shared_bytes_per_sm: most shared memory that the blocks of one SM take together.
-        shared_bytes_per_clock: of one SM.
-        threads_per_sm, blocks_per_sm, registers_per_sm, issue_per_clock: limits of one SM.
+        shared_bytes_per_clock, issue_per_clock: of one SM.
         launch_seconds: from the end of one kernel to the first instruction of the next, inside a
             CUDA graph.
         sources: field -> where the figure is from.
@@ -56,14 +55,15 @@ class Gpu:
     memory_latency_seconds: float
     l2_bytes: int
     l2_bytes_per_clock: int
-    shared_bytes_per_sm: int
-    threads_per_sm: int
-    blocks_per_sm: int
     launch_seconds: float
     sources: Mapping[str, str]
     shared_bytes_per_clock: int = 128
-    registers_per_sm: int = 65536
     issue_per_clock: int = 4
+
+    @property
+    def limits(self) -> SmLimits:
+        """What one SM holds."""
+        return sm_limits(self.compute_capability)
 
     @property
     def library_flops(self) -> float:
@@ -105,18 +105,13 @@ def _sources(product: str, **others: str) -> dict[str, str]:
         "memory_latency_seconds": _ASSUMED,
         "l2_bytes": product,
         "l2_bytes_per_clock": _ASSUMED,
-        "shared_bytes_per_sm": _GUIDE,
         "shared_bytes_per_clock": "32 banks of 4 bytes (CUDA Programming Guide, shared memory)",
-        "threads_per_sm": _GUIDE,
-        "blocks_per_sm": _GUIDE,
-        "registers_per_sm": _GUIDE,
         "issue_per_clock": "four schedulers of one instruction (tuning guides of Ampere to Hopper)",
         "launch_seconds": _ASSUMED,
     }
     return fields | others
 
 
-_KIB = 1 << 10
 _MIB = 1 << 20
 _GIB = 1 << 30
 
@@ -133,9 +128,6 @@ _A100_40 = Gpu(
     memory_latency_seconds=0.4e-6,
     l2_bytes=40 * _MIB,
     l2_bytes_per_clock=5120,
-    shared_bytes_per_sm=164 * _KIB,
-    threads_per_sm=2048,
-    blocks_per_sm=32,
     launch_seconds=2e-6,
     sources=_sources(_A100, l2_bytes_per_clock="Ampere whitepaper: 5120 bytes per clock, reads"),
 )
@@ -161,9 +153,6 @@ _ORIN_AGX = Gpu(
     memory_latency_seconds=0.7e-6,
     l2_bytes=4 * _MIB,
     l2_bytes_per_clock=512,
-    shared_bytes_per_sm=164 * _KIB,
-    threads_per_sm=1536,
-    blocks_per_sm=16,
     launch_seconds=5e-6,
     sources=_sources(_ORIN),
 )
@@ -210,9 +199,6 @@ _H100_SXM = Gpu(
     memory_latency_seconds=0.45e-6,
     l2_bytes=50 * _MIB,
     l2_bytes_per_clock=5120,
-    shared_bytes_per_sm=228 * _KIB,
-    threads_per_sm=2048,
-    blocks_per_sm=32,
     launch_seconds=2e-6,
     sources=_sources(
         _H100,
@@ -235,9 +221,6 @@ _L4 = Gpu(
     memory_latency_seconds=0.5e-6,
     l2_bytes=48 * _MIB,
     l2_bytes_per_clock=1365,
-    shared_bytes_per_sm=100 * _KIB,
-    threads_per_sm=1536,
-    blocks_per_sm=24,
     launch_seconds=2e-6,
     sources=_sources(
         "NVIDIA L4 datasheet (7424 CUDA cores, 242 sparse fp16 TFLOPS, 300 GB/s)",
@@ -258,9 +241,6 @@ _RTX_4090 = Gpu(
     memory_latency_seconds=0.5e-6,
     l2_bytes=72 * _MIB,
     l2_bytes_per_clock=2048,
-    shared_bytes_per_sm=100 * _KIB,
-    threads_per_sm=1536,
-    blocks_per_sm=24,
     launch_seconds=2e-6,
     sources=_sources(
         f"{_ADA} (165.2 dense fp16 TFLOPS with fp32 sums)",
@@ -281,9 +261,6 @@ _THOR = Gpu(
     memory_latency_seconds=0.7e-6,
     l2_bytes=32 * _MIB,
     l2_bytes_per_clock=1280,
-    shared_bytes_per_sm=228 * _KIB,
-    threads_per_sm=1536,
-    blocks_per_sm=24,
     launch_seconds=4e-6,
     sources=_sources(
         "NVIDIA Jetson Thor datasheet (2560 CUDA cores, 2070 sparse FP4 TFLOPS, 273 GB/s)",

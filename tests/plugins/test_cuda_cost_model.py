@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from vq4dit.errors import OptionError, ShapeError
 from vq4dit.plugins.cuda.cost_model import (
     CodebookFormat,
-    blocks_per_sm,
     predict_decode,
     predict_gemm,
     predict_gemv,
@@ -66,8 +65,8 @@ def test_gpu_is_found_however_it_is_written():
     ],
 )
 def test_occupancy_is_the_tightest_limit(threads, registers, shared_kib, expected):
-    found = blocks_per_sm(
-        A100, threads=threads, registers=registers, shared_bytes=shared_kib * 1024
+    found = A100.limits.resident_blocks(
+        threads=threads, registers=registers, shared_bytes=shared_kib * 1024
     )
     assert found == expected
 

@@ -57,7 +57,7 @@ def test_engine_directory_gives_model_and_guidance(tmp_path):
     write_tiny_engine(tmp_path / "tiny", cfg=False)
     profile = predict(tmp_path / "tiny", "thor", 3, weights=("fp16",))
     assert (profile.model, profile.cfg, profile.batch) == ("tiny", False, 3)
-    (embedder,) = [layer for layer in profile.layers if layer.name == "x_embedder.proj"]
+    (embedder,) = [layer for layer in profile.layers if layer.name == "x_embedder"]
     assert (embedder.m, embedder.n) == (3 * CONFIG.num_tokens, CONFIG.hidden_size)
 
 

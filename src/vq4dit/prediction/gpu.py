@@ -108,10 +108,10 @@ class _Machine:
 
     def _time(self, op: StepOp, bits: int | None) -> tuple[float, str, str]:
         """Seconds, kernel, limit."""
-        if op.kind == "elementwise":
-            return (*self._pass(op.bytes_moved), "")
         if op.kind == "attention":
             return self._attention(op)
+        if op.kind != "linear":
+            return (*self._pass(op.bytes_moved), "")
         if bits is None or not op.is_quantized:
             dense = choose_dense(
                 self.gpu, op.m, op.n, op.k, bytes_per_output=op.bytes_per_output,
@@ -121,7 +121,7 @@ class _Machine:
             return dense.seconds * op.count, times + _kernel_name(dense), dense.limit
         fused = choose_codebook(
             self.gpu, op.m, op.n * op.count, op.k,
-            CodebookFormat.from_bits(bits, row_groups=op.count),
+            CodebookFormat.from_bits(bits, row_groups=op.row_groups),
             launcher=self.launcher, bytes_per_output=op.bytes_per_output,
             efficiencies=self.efficiencies,
         )  # fmt: skip

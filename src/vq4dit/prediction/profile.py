@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from .step_ops import PARTS
+from .step_ops import KINDS, PARTS
 
 #: Stands beside every figure.
 LABEL = "predicted"
@@ -84,10 +84,8 @@ class PredictedProfile:
         return {part: self._sum(weights, part=part) for part in PARTS}
 
     def kinds_ms(self, weights: str) -> dict[str, float]:
-        """Milliseconds by kind of operation: linear, attention, elementwise."""
-        return {
-            kind: self._sum(weights, kind=kind) for kind in ("linear", "attention", "elementwise")
-        }
+        """Milliseconds by kind of operation, in the order of KINDS."""
+        return {kind: self._sum(weights, kind=kind) for kind in KINDS}
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""

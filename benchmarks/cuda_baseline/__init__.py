@@ -1,0 +1,1 @@
+"""Plain float16 GEMMs that the CUDA kernels are counted against."""

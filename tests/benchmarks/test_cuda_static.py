@@ -1,0 +1,70 @@
+"""The CUDA kernels' machine code: no spills, and a main loop as short as a plain GEMM's."""
+
+import importlib
+import sys
+from pathlib import Path
+
+import pytest
+
+from vq4dit.errors import BackendUnavailable
+from vq4dit.plugins.cuda.compile import SMS
+from vq4dit.plugins.cuda.configuration import GEMM_TILES, KernelConfiguration
+from vq4dit.plugins.cuda.nvrtc import load_nvrtc
+
+FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
+
+#: Instructions of the main loop over those of a plain float16 GEMM that Triton compiles.
+LOOP_RATIO = 1.2
+
+#: The same over our own kernel without its decoding, whose loop is shorter than Triton's: a look-up
+#: (shift, logic, load) serves 2 or 4 tensor-core products, half of an ldmatrix the twin's.
+TWIN_RATIO = 1.4
+
+
+@pytest.fixture(scope="module")
+def static():
+    """The benchmark's module; skips without compiler or disassembler."""
+    sys.path.insert(0, str(FOLDER))
+    try:
+        sass = importlib.import_module("sass")
+        for tool in ("nvdisasm", "cuobjdump"):
+            if sass.find_tool(tool) is None:
+                pytest.skip(f"{tool} is not installed (pip install nvidia-cuda-{tool})")
+        try:
+            load_nvrtc()
+        except BackendUnavailable as error:
+            pytest.skip(f"no CUDA compiler: {error}")
+        pytest.importorskip("triton")
+        yield importlib.import_module("cuda_static")
+    finally:
+        sys.path.remove(str(FOLDER))
+
+
+def tile_name(tile):
+    return f"{tile.block_m}x{tile.block_n}w{tile.warp_m}x{tile.warp_n}/{tile.split_k}"
+
+
+def check(row, comparable):
+    assert (row["spills"], row["stack_bytes"]) == (0, 0)
+    assert row["blocks_per_sm"] >= 1
+    assert row["loop"]["HMMA"] == row["twin"]["loop"]["HMMA"]
+    if row["sm"] in comparable:
+        assert row["triton"]["spills"] == 0
+        assert row["triton"]["loop"]["HMMA"] == row["loop"]["HMMA"]
+        assert row["triton"]["ratio"] <= LOOP_RATIO
+        assert row["twin"]["ratio"] <= TWIN_RATIO
+
+
+@pytest.mark.parametrize("tile", GEMM_TILES, ids=tile_name)
+def test_gemm_does_not_spill_and_its_loop_is_short(static, tile):
+    check(static.static_row(KernelConfiguration(kernel="gemm", tile=tile), 80), static.COMPARABLE)
+
+
+@pytest.mark.toolchain
+@pytest.mark.parametrize("sm", SMS)
+def test_every_kernel_on_every_architecture(static, sm):
+    for configuration in static.configurations(sm):
+        row = static.static_row(configuration, sm)
+        assert (row["spills"], row["stack_bytes"]) == (0, 0), configuration.name
+        if configuration.kernel == "gemm" and "k256d4_mma16" in configuration.name:
+            check(row, static.COMPARABLE)
