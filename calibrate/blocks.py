@@ -14,21 +14,22 @@ from .checkpoint import Checkpoint
 from .dit import DiTBlock
 
 
-def load_block(source: Checkpoint, index: int) -> DiTBlock:
+def load_block(source: Checkpoint, index: int, device: str) -> DiTBlock:
     """Block `index` of a checkpoint in float32, without gradients; the rest is not read."""
     with torch.device("meta"):  # no time for random weights
         block = DiTBlock(source.config)
     names = block.state_dict().keys()
-    state = {name: source.torch_tensor(f"blocks.{index}.{name}") for name in names}
+    state = {name: source.torch_tensor(f"blocks.{index}.{name}").to(device) for name in names}
     block.load_state_dict(state, assign=True)
     return block.requires_grad_(False)
 
 
-def dense_linear(source: Checkpoint, name: str) -> nn.Linear:
+def dense_linear(source: Checkpoint, name: str, device: str) -> nn.Linear:
     """One linear of a checkpoint by its full name, in float32 and without gradients."""
     rows, columns = source.config.block_linear_shapes()[name]
     linear = nn.Linear(columns, rows, device="meta").requires_grad_(False)
-    state = {part: source.torch_tensor(f"{name}.{part}") for part in ("weight", "bias")}
+    parts = ("weight", "bias")
+    state = {part: source.torch_tensor(f"{name}.{part}").to(device) for part in parts}
     linear.load_state_dict(state, assign=True)
     return linear.requires_grad_(False)
 
@@ -52,11 +53,12 @@ class SecondMoments:
         self._count = 0
 
     def add(self, x: Tensor) -> None:
-        """Count the rows of x (..., I)."""
-        rows = x.reshape(-1, x.shape[-1])
+        """Count the rows of x (..., I), in float32 whatever autocast makes of them."""
+        rows = x.reshape(-1, x.shape[-1]).float()
         if self._sum is None:
-            self._sum = torch.zeros(rows.shape[1], rows.shape[1])
-        self._sum.addmm_(rows.T, rows)
+            self._sum = torch.zeros(rows.shape[1], rows.shape[1], device=rows.device)
+        with torch.autocast(rows.device.type, enabled=False):
+            self._sum.addmm_(rows.T, rows)
         self._count += len(rows)
 
     def mean(self) -> Tensor:

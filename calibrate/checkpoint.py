@@ -12,8 +12,9 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,7 @@ class Checkpoint:
             OptionError: the file contradicts an option, or the heads cannot be told.
         """
         options = options or CheckpointOptions()
-        self.path = Path(path)
+        self.path, self._options = Path(path), options
         read = read_diffusers_folder if self.path.is_dir() else open_tensor_file
         contents = read(self.path)
         self._tensors, self.files = contents.tensors, contents.files
@@ -89,6 +90,10 @@ class Checkpoint:
             self._sha256 = _sha256_of_files(self.path, self.files)
         return self._sha256
 
+    def __reduce__(self) -> tuple[Callable[..., Checkpoint], tuple[str, CheckpointOptions, str]]:
+        """Pickle path, options and hash; whoever unpickles opens the file at this path again."""
+        return _open_again, (str(self.path.resolve()), self._options, self.sha256)
+
     def quantized_layer(self, name: str) -> QuantizedLayer | None:
         """None: nothing is quantized in a full-precision checkpoint."""
         return None
@@ -113,6 +118,18 @@ class Checkpoint:
     def state_dict(self) -> dict[str, torch.Tensor]:
         """All tensors in float32, for the teacher."""
         return {name: self.torch_tensor(name) for name in self.config.tensor_shapes()}
+
+
+@lru_cache(maxsize=1)
+def _open_again(path: str, options: CheckpointOptions, sha256: str) -> Checkpoint:
+    """Open a checkpoint that was opened in another process, and see that it is the same one."""
+    checkpoint = Checkpoint(path, options)
+    if checkpoint.sha256 != sha256:
+        raise ArtifactError(
+            f"{path}: has the SHA-256 {checkpoint.sha256} on this machine, needed {sha256}; all "
+            "machines need the same checkpoint at the same path"
+        )
+    return checkpoint
 
 
 def _sha256_of_files(path: Path, files: tuple[Path, ...]) -> str:

@@ -2,7 +2,7 @@
 
 k-means++ seeding (Arthur & Vassilvitskii 2007), Lloyd iterations with chunked distances, empty
 clusters moved to the worst represented sub-vectors. Each coordinate may carry a weight, so that a
-column that sees large inputs counts more. Everything is seeded.
+column that sees large inputs counts more. Everything is seeded, on the CPU whatever the device.
 """
 
 from __future__ import annotations
@@ -52,8 +52,7 @@ def fit_codebook(
     generator = torch.Generator().manual_seed(seed)
     if sample_size is not None and sample_size < len(sub_vectors):
         chosen = torch.randperm(len(sub_vectors), generator=generator)[:sample_size]
-        sub_vectors = sub_vectors[chosen]
-        weights = None if weights is None else weights[chosen]
+        sub_vectors, weights = _rows(sub_vectors, weights, chosen)
     codebook = _seed_codewords(sub_vectors, codebook_size, weights, generator)
     for _ in range(iterations):
         assignments, distances = assign(sub_vectors, codebook, weights=weights)
@@ -73,8 +72,9 @@ def assign(
     Returns:
         assignments (n,) int64 and (weighted) squared distances (n,), never negative.
     """
-    assignments = torch.empty(len(sub_vectors), dtype=torch.int64)
-    distances = torch.empty(len(sub_vectors))
+    device = sub_vectors.device
+    assignments = torch.empty(len(sub_vectors), dtype=torch.int64, device=device)
+    distances = torch.empty(len(sub_vectors), device=device)
     for start in range(0, len(sub_vectors), _CHUNK):
         part = slice(start, start + _CHUNK)
         table = distance_table(
@@ -98,11 +98,16 @@ def distance_table(sub_vectors: Tensor, codebook: Tensor, weights: Tensor | None
 def _seed_codewords(
     sub_vectors: Tensor, codebook_size: int, weights: Tensor | None, generator: torch.Generator
 ) -> Tensor:
-    """k-means++: each next codeword is drawn in proportion to its distance from the chosen ones."""
+    """k-means++: each next codeword is drawn in proportion to its distance from the chosen ones.
+
+    K small steps, each of which needs the one before: done on the CPU.
+    """
+    device = sub_vectors.device
     if len(sub_vectors) > _SEEDING_SAMPLE:
         chosen = torch.randperm(len(sub_vectors), generator=generator)[:_SEEDING_SAMPLE]
-        sub_vectors = sub_vectors[chosen]
-        weights = None if weights is None else weights[chosen]
+        sub_vectors, weights = _rows(sub_vectors, weights, chosen)
+    sub_vectors = sub_vectors.cpu()
+    weights = None if weights is None else weights.cpu()
     first = int(torch.randint(len(sub_vectors), (1,), generator=generator))
     codewords = [sub_vectors[first]]
     nearest = torch.full((len(sub_vectors),), torch.inf)
@@ -116,7 +121,15 @@ def _seed_codewords(
         place = torch.rand((), generator=generator) * total
         index = int(torch.searchsorted(nearest.cumsum(0), place).clamp(max=len(nearest) - 1))
         codewords.append(sub_vectors[index])
-    return torch.stack(codewords)
+    return torch.stack(codewords).to(device)
+
+
+def _rows(
+    sub_vectors: Tensor, weights: Tensor | None, chosen: Tensor
+) -> tuple[Tensor, Tensor | None]:
+    """Some rows of the sub-vectors and of their weights."""
+    chosen = chosen.to(sub_vectors.device)
+    return sub_vectors[chosen], None if weights is None else weights[chosen]
 
 
 def _means(

@@ -8,16 +8,17 @@ distillation on a diffusion trajectory, as VQ4DiT (arXiv 2408.17131) section 3 d
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor
 
 from .dit import DiT
+from .job import Job
 from .layer import VQLinear
 from .losses import relative_error
 from .ratio_training import check_finite
-from .recipe import Recipe
+from .training_state import load_optimizer_tensors, optimizer_tensors
 from .trajectory import Trajectories, draw_batch
 
 _WARMUP_STEPS = 20
@@ -25,13 +26,16 @@ _BETAS = (0.9, 0.95)
 
 
 class Distiller:
-    """Adam over codebooks and biases; its state can be saved and loaded between any two steps."""
+    """Adam over codebooks and biases; its state can be saved and loaded between any two steps.
 
-    def __init__(self, student: DiT, trajectories: Trajectories, recipe: Recipe, seed: int) -> None:
+    `losses` are those of the steps done so far.
+    """
+
+    def __init__(self, student: DiT, trajectories: Trajectories, job: Job) -> None:
         """Prepare a student whose block linears are hard `VQLinear`s."""
-        self.step = 0
+        self.losses: list[float] = []
         self._student, self._trajectories = student, trajectories
-        self._recipe, self._seed = recipe, seed
+        self._recipe, self._seed, self._compute = job.recipe, job.seed, job.compute
         student.requires_grad_(False)
         self.parameters: dict[str, Tensor] = {}
         for name, module in student.named_modules():
@@ -39,13 +43,19 @@ class Distiller:
                 self.parameters[f"{name}.codebook"] = module.codebook.requires_grad_(True)
                 self.parameters[f"{name}.bias"] = module.bias.requires_grad_(True)
         self._optimizer = torch.optim.Adam(
-            list(self.parameters.values()), lr=recipe.distill_lr, betas=_BETAS
+            list(self.parameters.values()), lr=job.recipe.distill_lr, betas=_BETAS
         )
+
+    @property
+    def step(self) -> int:
+        """Steps done so far."""
+        return len(self.losses)
 
     def run(self) -> Iterator[float]:
         """Do the remaining steps; yields each step's relative output error."""
         while self.step < self._recipe.distill_steps:
-            yield self._one_step()
+            self.losses.append(self._one_step())
+            yield self.losses[-1]
 
     def _one_step(self) -> float:
         """One Adam step on a batch that depends on seed and step number alone."""
@@ -57,14 +67,14 @@ class Distiller:
             null_label=self._student.config.null_label,
             null_share=self._recipe.null_share,
             seed=self._seed + self.step,
-        )
-        output = self._student(batch.latent, batch.timestep, batch.label)
-        loss = relative_error(output, batch.output)
+        ).to(self._compute.device)
+        with self._compute.forward():
+            output = self._student(batch.latent, batch.timestep, batch.label)
+        loss = relative_error(output.float(), batch.output)
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()
         check_finite(loss, "the distillation")
         self._optimizer.step()
-        self.step += 1
         return loss.item()
 
     def _schedule(self) -> float:
@@ -73,24 +83,17 @@ class Distiller:
         return warmup * 0.5 * (1 + math.cos(math.pi * self.step / self._recipe.distill_steps))
 
     def state(self) -> dict[str, Tensor]:
-        """Parameters, Adam's moments and the step number as named tensors."""
-        tensors = {"step": torch.tensor(self.step)}
-        for name, parameter in self.parameters.items():
-            tensors[f"value.{name}"] = parameter.detach()
-            adam = self._optimizer.state[parameter]
-            for moment in ("exp_avg", "exp_avg_sq"):
-                tensors[f"{moment}.{name}"] = adam.get(moment, torch.zeros_like(parameter)).detach()
-        return tensors
+        """Parameters, Adam's moments and all losses so far as named tensors."""
+        return {
+            "losses": torch.tensor(self.losses, dtype=torch.float64),
+            **{f"value.{name}": value.detach() for name, value in self.parameters.items()},
+            **optimizer_tensors(self._optimizer, self.parameters),
+        }
 
     @torch.no_grad()
-    def load_state(self, tensors: dict[str, Tensor]) -> None:
+    def load_state(self, tensors: Mapping[str, Tensor]) -> None:
         """Go on from a saved state."""
-        self.step = int(tensors["step"])
+        self.losses = tensors["losses"].tolist()
         for name, parameter in self.parameters.items():
             parameter.copy_(tensors[f"value.{name}"])
-            if self.step:
-                self._optimizer.state[parameter] = {
-                    "step": torch.tensor(float(self.step)),
-                    "exp_avg": tensors[f"exp_avg.{name}"].clone(),
-                    "exp_avg_sq": tensors[f"exp_avg_sq.{name}"].clone(),
-                }
+        load_optimizer_tensors(self._optimizer, self.parameters, tensors)

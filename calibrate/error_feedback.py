@@ -46,15 +46,16 @@ def candidates_with_feedback(
             f"needed {(groups * length, groups * length)}"
         )
     order = _group_order(second_moment, groups, length)
-    columns = (order[:, None] * length + torch.arange(length)).reshape(-1)
+    device = sub_vectors.device
+    columns = (order[:, None] * length + torch.arange(length, device=device)).reshape(-1)
     upper = _inverse_factor(second_moment[columns][:, columns])
     work = sub_vectors[:, order].reshape(rows, -1).clone()  # (O, I), overwritten by the targets
-    candidates = torch.empty(rows, groups, num_candidates, dtype=torch.int64)
-    costs = torch.empty(rows, groups, num_candidates)
+    candidates = torch.empty(rows, groups, num_candidates, dtype=torch.int64, device=device)
+    costs = torch.empty(rows, groups, num_candidates, device=device)
     width = max(_COLUMN_BLOCK // length, 1) * length
     for start in range(0, groups * length, width):
         stop = min(start + width, groups * length)
-        scaled_errors = torch.empty(rows, stop - start)
+        scaled_errors = torch.empty(rows, stop - start, device=device)
         for column in range(start, stop, length):
             group = order[column // length]
             candidates[:, group], costs[:, group], error = _choose(
@@ -77,7 +78,8 @@ def _choose(
     """
     row_groups, _, length = codebook.shape
     diagonal = upper[column : column + length, column : column + length]
-    inverse = torch.linalg.solve_triangular(diagonal, torch.eye(length), upper=True)
+    identity = torch.eye(length, device=diagonal.device)
+    inverse = torch.linalg.solve_triangular(diagonal, identity, upper=True)
     scaled = (target @ inverse).reshape(row_groups, -1, length)  # (R, O / R, d)
     table = codebook @ inverse  # (R, K, d)
     square = table.square().sum(dim=-1)[:, None] + scaled.square().sum(dim=-1, keepdim=True)

@@ -48,14 +48,14 @@ class VQLinear(nn.Module):
         self.codebook = nn.Parameter(codebook.clone())
         self.bias = nn.Parameter(bias.clone())
         self.ratio_logits: nn.Parameter | None = None
-        inverse = np.argsort(column_order(layout))
-        self.register_buffer("_inverse", torch.from_numpy(inverse), persistent=False)
+        inverse = torch.from_numpy(np.argsort(column_order(layout))).to(codebook.device)
+        self.register_buffer("_inverse", inverse, persistent=False)
         if ratio_logits is None or num_candidates == 1:
             self._set_hard(candidates[..., 0].to(torch.uint8))
             return
         self.ratio_logits = nn.Parameter(ratio_logits.reshape(-1, num_candidates).clone())
         self.register_buffer("candidates", candidates.to(torch.uint8), persistent=False)
-        nothing = torch.zeros(len(self.ratio_logits), dtype=torch.bool)
+        nothing = torch.zeros_like(self.ratio_logits[:, 0], dtype=torch.bool)
         self.register_buffer("frozen", nothing, persistent=False)
 
     @property
@@ -110,9 +110,9 @@ class VQLinear(nn.Module):
     def quantized(self) -> QuantizedLayer:
         """The hard layer as it is stored: float16 codebook, packed assignments."""
         return QuantizedLayer(
-            codebook=self.codebook.detach().numpy().astype(np.float16),
-            assignments=pack_assignments(self.assignments.numpy(), self.layout),
-            bias=self.bias.detach().numpy().copy(),
+            codebook=self.codebook.detach().cpu().numpy().astype(np.float16),
+            assignments=pack_assignments(self.assignments.cpu().numpy(), self.layout),
+            bias=self.bias.detach().cpu().numpy().copy(),
             layout=self.layout,
         )
 
@@ -127,6 +127,7 @@ class VQLinear(nn.Module):
     def _gather(self, indices: Tensor) -> Tensor:
         """Codewords (O * G, d) of indices (O, G) within each row's own codebook."""
         row_groups, codebook_size, _ = self.codebook.shape
-        group = torch.arange(self.out_features) // (self.out_features // row_groups)
+        rows_per_group = self.out_features // row_groups
+        group = torch.arange(self.out_features, device=indices.device) // rows_per_group
         rows = indices.to(torch.int32) + (group * codebook_size).to(torch.int32)[:, None]
         return self.codebook.flatten(0, 1).index_select(0, rows.reshape(-1))

@@ -6,7 +6,8 @@ authors' code.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass, fields
 
 import torch
 from torch import Tensor
@@ -27,21 +28,32 @@ class SoftStep:
     frozen_share: float
 
 
+def curve_from_steps(steps: Sequence[SoftStep]) -> Tensor:
+    """The numbers of all steps as (steps, 3) float64, to be stored."""
+    return torch.tensor([astuple(step) for step in steps], dtype=torch.float64).reshape(-1, 3)
+
+
+def steps_from_curve(curve: Tensor) -> list[SoftStep]:
+    """The steps that a stored curve was made from, exactly."""
+    names = [field.name for field in fields(SoftStep)]
+    return [SoftStep(**dict(zip(names, row, strict=True))) for row in curve.tolist()]
+
+
 class RatioTrainer:
     """The recipe's optimizer over the open ratios, biases and codebooks of some layers."""
 
     def __init__(self, layers: list[VQLinear], recipe: Recipe) -> None:
         self._layers, self._recipe = layers, recipe
-        self._optimizer = ratio_optimizer(layers, recipe)
+        self.optimizer = ratio_optimizer(layers, recipe)
 
     def step(self, distance: Tensor) -> SoftStep:
         """One optimizer step on L_d = `distance` (a scalar with a graph) + weighted L_r."""
         openness = mean_ratio_loss(self._layers, self._recipe.ratio_loss)
         loss = distance + self._recipe.ratio_loss_weight * openness
-        self._optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         check_finite(loss, "the soft stage")
-        self._optimizer.step()
+        self.optimizer.step()
         return SoftStep(
             feature_loss=distance.item(),
             ratio_loss=openness.item(),
@@ -57,7 +69,7 @@ def ratio_optimizer(layers: list[VQLinear], recipe: Recipe) -> torch.optim.Optim
     ratios = [layer.ratio_logits for layer in layers if layer.ratio_logits is not None]
     others = [p for layer in layers for p in (layer.bias, layer.codebook)]
     for layer in layers:
-        layer.codebook.requires_grad_(recipe.joint_codebook)
+        layer.codebook.requires_grad_(recipe.joint_codebook or not layer.is_soft)
     groups = [
         {"params": ratios, "lr": recipe.ratio_lr},
         {"params": others, "lr": recipe.codebook_lr},
@@ -70,7 +82,9 @@ def ratio_optimizer(layers: list[VQLinear], recipe: Recipe) -> torch.optim.Optim
 def mean_ratio_loss(layers: list[VQLinear], form: str) -> Tensor:
     """L_r, mean over the layers that are still soft; 0 if none is."""
     losses = [ratio_loss(layer.ratios(), layer.frozen, form) for layer in layers if layer.is_soft]
-    return torch.stack(losses).mean() if losses else torch.zeros(())
+    if not losses:
+        return torch.zeros((), device=layers[0].codebook.device)
+    return torch.stack(losses).mean()
 
 
 def freeze_layers(layers: list[VQLinear], recipe: Recipe) -> float:

@@ -8,7 +8,7 @@ variants of a block go through the blocks behind it together.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -16,13 +16,15 @@ from torch import Tensor, nn
 
 from .blocks import block_linears, load_block, replace_linear, watch_inputs
 from .blockwise import run_block
-from .checkpoint import Checkpoint
-from .dit import DiT, DiTBlock
+from .compute import Compute
+from .dit import DiTBlock
+from .executor import Executor, Report
+from .job import Job
 from .losses import relative_error
 from .progress import Progress
 from .recipe import Recipe
 from .start import layer_spec, start_layer
-from .streamed import outer_model
+from .streamed import StreamedDiT, outer_model
 from .trajectory import Trajectories, condition_moment, draw_batch
 from .workspace import Workspace
 
@@ -47,6 +49,10 @@ class _Points:
     output: Tensor
     condition_moment: Tensor
 
+    def to(self, device: str) -> _Points:
+        """The same on a device."""
+        return _Points(**{name: value.to(device) for name, value in vars(self).items()})
+
     @property
     def probe(self) -> tuple[Tensor, Tensor]:
         """Tokens and condition of the first Q points."""
@@ -54,67 +60,101 @@ class _Points:
         return self.tokens[:count], self.condition[:count]
 
 
+@dataclass(frozen=True, kw_only=True)
+class _BlockTask:
+    """Measurements in one block: which bits to try for each linear, and the points before it."""
+
+    job: Job
+    name: str
+    index: int
+    wanted: Mapping[str, Sequence[int]]
+    points: _Points
+
+
 def measure_sensitivity(
-    source: Checkpoint,
+    job: Job,
     trajectories: Trajectories,
     candidates: Mapping[str, Sequence[int]],
-    recipe: Recipe,
-    seed: int,
     *,
+    executor: Executor,
     workspace: Workspace,
     progress: Progress,
 ) -> dict[str, dict[int, float]]:
     """Measure every linear at each of its candidate configurations.
 
     Args:
-        source: full-precision checkpoint.
+        job: full-precision model; the recipe says how assignments start and how many points there
+            are.
         trajectories: the teacher's points.
         candidates: full name -> bits to try.
-        recipe: how assignments start, and the size of the pool of points.
-        seed: of K-Means and of the choice of points.
+        executor: measures blocks, which do not depend on each other.
         workspace: keeps each finished block.
         progress: stage "sensitivity".
     Returns:
         Full name -> bits -> relative squared error of the output.
     """
-    outer = outer_model(source)
-    points = _draw_points(outer, trajectories, recipe, seed)
+    blocks: list[Mapping[str, Sequence[int]]] = [
+        {name: bits for name, bits in candidates.items() if name.startswith(f"blocks.{index}.")}
+        for index in range(job.source.config.depth)
+    ]
+    units = [f"sensitivity-{index:03d}" for index in range(len(blocks))]
+    saved = {unit: workspace.load_tensors(unit) for unit in units}
+    errors = {unit: tensors for unit, tensors in saved.items() if tensors is not None}
     total = sum(len(bits) for bits in candidates.values())
-    found: dict[str, dict[int, float]] = {}
-    done = 0
-    for index in range(source.config.depth):
-        prefix = f"blocks.{index}."
-        wanted = {name: bits for name, bits in candidates.items() if name.startswith(prefix)}
-        saved = workspace.load_tensors(f"sensitivity-{index:03d}")
-        if saved is None:
-            errors = _measure_block(
-                source, outer, index, points, wanted, recipe, seed,
-                report=lambda n, done=done: progress("sensitivity", done + n, total),
-            )  # fmt: skip
-            saved = {name: torch.tensor(of, dtype=torch.float64) for name, of in errors.items()}
-            workspace.save_tensors(f"sensitivity-{index:03d}", saved)
-        for name, bits in wanted.items():
-            found[name] = dict(zip(bits, saved[name].tolist(), strict=True))
-        done += sum(len(bits) for bits in wanted.values())
-        progress("sensitivity", done, total)
-        points.tokens = run_block(load_block(source, index), points.tokens, points.condition)
-    return found
+    done = dict.fromkeys(units, 0)
+
+    def report(unit: str, count: int) -> None:
+        done[unit] = count
+        progress("sensitivity", sum(done.values()), total)
+
+    for unit, wanted in zip(units, blocks, strict=True):
+        if unit in errors:
+            report(unit, sum(len(bits) for bits in wanted.values()))
+    tasks = _tasks(job, trajectories, dict(zip(units, blocks, strict=True)), set(errors))
+    for unit, result in executor.run(_measure_block, tasks, report):
+        errors[unit] = {n: torch.tensor(of, dtype=torch.float64) for n, of in result.items()}
+        workspace.save_tensors(unit, errors[unit])
+    return {
+        name: dict(zip(bits, errors[unit][name].tolist(), strict=True))
+        for unit, wanted in zip(units, blocks, strict=True)
+        for name, bits in wanted.items()
+    }
+
+
+def _tasks(
+    job: Job,
+    trajectories: Trajectories,
+    wanted: Mapping[str, Mapping[str, Sequence[int]]],
+    finished: set[str],
+) -> Iterator[_BlockTask]:
+    """A task for each block that is to be measured, with the teacher's activations before it."""
+    points = _draw_points(job, trajectories)
+    last = max((i for i, unit in enumerate(wanted) if unit not in finished), default=-1)
+    for index, (unit, candidates) in enumerate(wanted.items()):
+        if index > last:
+            return
+        if unit not in finished:
+            before = points.to("cpu")
+            yield _BlockTask(job=job, name=unit, index=index, wanted=candidates, points=before)
+        block = load_block(job.source, index, job.compute.device)
+        points.tokens = run_block(block, points.tokens, points.condition, job.compute)
 
 
 @torch.no_grad()
-def _draw_points(outer: DiT, trajectories: Trajectories, recipe: Recipe, seed: int) -> _Points:
+def _draw_points(job: Job, trajectories: Trajectories) -> _Points:
     """Points in front of the first block: a pool for the inputs' moments, its head as probe."""
-    num_tokens = outer.config.num_tokens
+    teacher, recipe = StreamedDiT(job.source, job.compute), job.recipe
+    num_tokens = teacher.config.num_tokens
     num_probes = max(_MIN_PROBE_POINTS, _PROBE_TOKENS // num_tokens)
     batch = draw_batch(
         trajectories,
         max(num_probes, recipe.pool_tokens // num_tokens),
-        null_label=outer.config.null_label,
+        null_label=teacher.config.null_label,
         null_share=recipe.null_share,
-        seed=seed,
+        seed=job.seed,
     )
-    tokens, condition = outer.embed(batch.latent, batch.timestep, batch.label)
-    moment = condition_moment(outer, null_share=recipe.null_share, seed=seed)
+    tokens, condition = teacher.embed(batch.latent, batch.timestep, batch.label)
+    moment = condition_moment(teacher, null_share=recipe.null_share, seed=job.seed)
     return _Points(
         tokens=tokens,
         condition=condition,
@@ -123,34 +163,28 @@ def _draw_points(outer: DiT, trajectories: Trajectories, recipe: Recipe, seed: i
     )
 
 
-def _measure_block(
-    source: Checkpoint,
-    outer: DiT,
-    index: int,
-    points: _Points,
-    wanted: Mapping[str, Sequence[int]],
-    recipe: Recipe,
-    seed: int,
-    report: Callable[[int], None],
-) -> dict[str, list[float]]:
+def _measure_block(task: _BlockTask, report: Report) -> dict[str, list[float]]:
     """Errors of each wanted linear of a block, in the order of its bits."""
-    if not wanted:
+    job, index = task.job, task.index
+    if not task.wanted:
         return {}
-    block = load_block(source, index)
-    with watch_inputs(block) as watched:
-        run_block(block, points.tokens, points.condition)
-    tokens = []
-    for number, (name, bits) in enumerate(wanted.items()):
-        linear = name.removeprefix(f"blocks.{index}.")
-        is_adaln = linear.startswith("adaLN")
-        moment = points.condition_moment if is_adaln else watched[linear].mean()
-        layer_seed = seed + 1000 * index + 10 * number
-        for b in bits:
-            layer = _quick_layer(block, linear, name, b, recipe, moment, layer_seed)
-            tokens.append(_run_with(block, linear, layer, *points.probe))
-            report(len(tokens))
-    errors = iter(_output_errors(source, outer, index + 1, torch.stack(tokens), points))
-    return {name: [next(errors) for _ in bits] for name, bits in wanted.items()}
+    with job.compute.session():
+        points = task.points.to(job.compute.device)
+        block = load_block(job.source, index, job.compute.device)
+        with watch_inputs(block) as watched:
+            run_block(block, points.tokens, points.condition, job.compute)
+        tokens = []
+        for number, (name, bits) in enumerate(task.wanted.items()):
+            linear = name.removeprefix(f"blocks.{index}.")
+            is_adaln = linear.startswith("adaLN")
+            moment = points.condition_moment if is_adaln else watched[linear].mean()
+            seed = job.seed + 1000 * index + 10 * number
+            for b in bits:
+                layer = _quick_layer(block, linear, name, b, job.recipe, moment, seed)
+                tokens.append(_run_with(block, linear, layer, points, job.compute))
+                report(len(tokens))
+        errors = iter(_output_errors(job, index + 1, torch.stack(tokens), points))
+    return {name: [next(errors) for _ in bits] for name, bits in task.wanted.items()}
 
 
 def _quick_layer(
@@ -176,29 +210,29 @@ def _quick_layer(
 
 
 def _run_with(
-    block: DiTBlock, name: str, layer: nn.Module, tokens: Tensor, condition: Tensor
+    block: DiTBlock, name: str, layer: nn.Module, points: _Points, compute: Compute
 ) -> Tensor:
-    """The block's output (Q, T, D) with another layer in the place of one linear."""
+    """The block's output (Q, T, D) on the probe with another layer in the place of one linear."""
     original = block_linears(block)[name]
     replace_linear(block, name, layer)
     try:
-        return run_block(block, tokens, condition)
+        return run_block(block, *points.probe, compute)
     finally:
         replace_linear(block, name, original)
 
 
 @torch.no_grad()
-def _output_errors(
-    source: Checkpoint, outer: DiT, start: int, tokens: Tensor, points: _Points
-) -> list[float]:
+def _output_errors(job: Job, start: int, tokens: Tensor, points: _Points) -> list[float]:
     """Relative error of the model's output for V variants of the tokens in front of a block.
 
     tokens: (V, Q, T, D), what `V` variants of the blocks before `start` give.
     """
+    outer = outer_model(job.source, job.compute.device)
     variants, count = tokens.shape[:2]
     condition = points.condition[:count].repeat(variants, 1)
     x = tokens.flatten(0, 1)
-    for index in range(start, source.config.depth):
-        x = run_block(load_block(source, index), x, condition)
+    for index in range(start, job.source.config.depth):
+        block = load_block(job.source, index, job.compute.device)
+        x = run_block(block, x, condition, job.compute)
     outputs = outer.unpatchify(outer.final_layer(x, condition)).unflatten(0, (variants, count))
     return [float(relative_error(output, points.output)) for output in outputs]

@@ -59,7 +59,7 @@ def start_layer(
         moment: (I, I) second moments of its inputs; used where assignments start by feedback.
         seed: of K-Means.
     """
-    order = torch.from_numpy(column_order(spec.layout))
+    order = torch.from_numpy(column_order(spec.layout)).to(linear.weight.device)
     rows, length = linear.out_features, spec.layout.sub_vector_len
     sub_vectors = linear.weight.detach()[:, order].reshape(rows, -1, length)  # (O, G, d)
     groups = sub_vectors.reshape(spec.row_groups, -1, length)  # (R, O / R * G, d)

@@ -67,7 +67,8 @@ def weight_errors(source: Checkpoint, layers: Mapping[str, VQLinear]) -> dict[st
     errors = {}
     for name, layer in layers.items():
         weight = source.torch_tensor(f"{name}.weight")
-        error = (layer.weight() - weight).square().sum() / weight.square().sum().clamp(min=1e-30)
+        error = layer.weight().cpu() - weight
+        error = error.square().sum() / weight.square().sum().clamp(min=1e-30)
         errors[name] = float(error)
     return errors
 

@@ -26,7 +26,7 @@ ALPHAS_CUMPROD = np.cumprod(1 - BETAS)
 
 @dataclass(frozen=True, kw_only=True)
 class Trajectories:
-    """Points of N trajectories at S timesteps, and what the teacher said there.
+    """Points of N trajectories at S timesteps, and what the teacher said there; on the CPU.
 
     latents: (S, N, C, H, W); timesteps: (S,) descending; labels: (N,) int64, guidance: (N,);
     outputs and null_outputs: (S, N, out_channels, H, W), the teacher's output for the label and for
@@ -108,7 +108,7 @@ def sample_trajectories(
 def condition_moment(
     teacher: DiT | StreamedDiT, *, null_share: float, seed: int, count: int = 4096
 ) -> Tensor:
-    """E[s s^T] of s = SiLU(condition), the input of every adaLN linear, (D, D).
+    """E[s s^T] of s = SiLU(condition), the input of every adaLN linear, (D, D), by the teacher.
 
     The condition depends on timestep and label alone, so that many more of them than of tokens can
     be had at no cost: `count` timesteps and labels drawn uniformly, a share with the null label.
@@ -119,7 +119,9 @@ def condition_moment(
     label = torch.randint(config.num_classes, (count,), generator=generator)
     is_null = torch.rand(count, generator=generator) < null_share
     label = torch.where(is_null, config.null_label, label)
-    rows = F.silu(teacher.t_embedder(timestep) + teacher.y_embedder(label))
+    device = teacher.y_embedder.embedding_table.weight.device
+    condition = teacher.t_embedder(timestep.to(device)) + teacher.y_embedder(label.to(device))
+    rows = F.silu(condition)
     return rows.T @ rows / count
 
 
@@ -131,6 +133,10 @@ class Batch:
     timestep: Tensor
     label: Tensor
     output: Tensor
+
+    def to(self, device: str) -> Batch:
+        """The same on a device."""
+        return Batch(**{name: value.to(device) for name, value in vars(self).items()})
 
 
 def draw_batch(

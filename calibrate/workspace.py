@@ -1,8 +1,9 @@
 """Work in progress of a calibration: finished units on disk, so that a killed run can go on.
 
 A folder `.NAME.partial` beside the artifact holds `settings.json` (what the units were made from
-and how), one file per finished block and the latest state of the distillation. Every file is
-written to a temporary name and renamed, so that it is whole or absent.
+and how), one file per finished block with the curve of its training, and the latest state of the
+stages that train the whole model. Every file is written to a temporary name and renamed, so that it
+is whole or absent.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,17 @@ from .start import LayerSpec
 
 _LOG = logging.getLogger(__name__)
 
+#: Counted up when the contents of units change.
+_FORMAT = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredLayers:
+    """A unit as it was stored: layers by full name, on the CPU, and what was stored with them."""
+
+    layers: dict[str, VQLinear]
+    others: dict[str, Tensor]
+
 
 class Workspace:
     """The folder of one calibration run."""
@@ -38,7 +51,7 @@ class Workspace:
         """
         self.folder = output.parent / f".{output.name}.partial"
         path = self.folder / "settings.json"
-        text = json.dumps(settings, indent=1, sort_keys=True)
+        text = json.dumps({**settings, "format": _FORMAT}, indent=1, sort_keys=True)
         if resume and path.is_file():
             _check_settings(path, text)
         else:
@@ -46,34 +59,30 @@ class Workspace:
             self.folder.mkdir(parents=True)
             _write(path, lambda temporary: temporary.write_text(text))
 
-    def save_layers(self, unit: str, layers: dict[str, VQLinear]) -> None:
-        """Store the hard layers of a finished unit."""
-        tensors: dict[str, Tensor] = {}
+    def save_layers(
+        self, unit: str, layers: Mapping[str, VQLinear], others: Mapping[str, Tensor]
+    ) -> None:
+        """Store the layers of a unit, soft or hard, and other named tensors with them."""
+        tensors = dict(others)
         for name, layer in layers.items():
-            tensors[f"{name}.codebook"] = layer.codebook.detach()
-            tensors[f"{name}.assignments"] = layer.assignments
-            tensors[f"{name}.bias"] = layer.bias.detach()
+            tensors |= {f"{name}.{part}": value for part, value in _layer_tensors(layer).items()}
         self.save_tensors(unit, tensors)
 
-    def load_layers(self, unit: str, specs: dict[str, LayerSpec]) -> dict[str, VQLinear] | None:
-        """The hard layers of a unit, None if it is not finished."""
+    def load_layers(self, unit: str, specs: Mapping[str, LayerSpec]) -> StoredLayers | None:
+        """The layers of a unit and its other tensors, None if it is not finished."""
         tensors = self.load_tensors(unit)
         if tensors is None:
             return None
-        return {
-            name: VQLinear(
-                codebook=tensors[f"{name}.codebook"],
-                candidates=tensors[f"{name}.assignments"][..., None],
-                ratio_logits=None,
-                bias=tensors[f"{name}.bias"],
-                layout=spec.layout,
-            )
-            for name, spec in specs.items()
-        }
+        layers = {}
+        for name, spec in specs.items():
+            own = {key for key in tensors if key.startswith(f"{name}.")}
+            parts = {key.removeprefix(f"{name}."): tensors.pop(key) for key in own}
+            layers[name] = _layer_from_tensors(parts, spec)
+        return StoredLayers(layers=layers, others=tensors)
 
-    def save_tensors(self, unit: str, tensors: dict[str, Tensor]) -> None:
+    def save_tensors(self, unit: str, tensors: Mapping[str, Tensor]) -> None:
         """Store named tensors of a unit."""
-        content = {name: tensor.contiguous() for name, tensor in tensors.items()}
+        content = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
         _write(self.folder / f"{unit}.safetensors", lambda temporary: save_file(content, temporary))
 
     def load_tensors(self, unit: str) -> dict[str, Tensor] | None:
@@ -90,6 +99,30 @@ class Workspace:
     def remove(self) -> None:
         """Throw the workspace away: the artifact is written."""
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _layer_tensors(layer: VQLinear) -> dict[str, Tensor]:
+    """Everything that a layer is made of."""
+    values = {name: value.detach() for name, value in layer.named_parameters()}
+    names = ("candidates", "frozen") if layer.is_soft else ("assignments",)
+    return {**values, **{name: getattr(layer, name) for name in names}}
+
+
+def _layer_from_tensors(tensors: Mapping[str, Tensor], spec: LayerSpec) -> VQLinear:
+    """The layer that `_layer_tensors` took apart."""
+    is_soft = "ratio_logits" in tensors
+    candidates = tensors["candidates"] if is_soft else tensors["assignments"][..., None]
+    logits = tensors["ratio_logits"].reshape(candidates.shape) if is_soft else None
+    layer = VQLinear(
+        codebook=tensors["codebook"],
+        candidates=candidates,
+        ratio_logits=logits,
+        bias=tensors["bias"],
+        layout=spec.layout,
+    )
+    if is_soft:
+        layer.frozen.copy_(tensors["frozen"])
+    return layer
 
 
 def _check_settings(path: Path, needed: str) -> None:

@@ -159,23 +159,51 @@ def _stop_after(pieces):
 
 @pytest.mark.parametrize("pieces", [0, 6, 9, 15, 24, 33, 50])
 def test_resume_after_a_stop_gives_the_same_bytes(checkpoint, tmp_path, pieces, monkeypatch):
-    monkeypatch.setattr("vq4dit.calibrate.run._SAVE_EVERY", 5)
+    monkeypatch.setattr("vq4dit.calibrate.stages._SAVE_EVERY", 5)
+    stages = _assert_resumes(checkpoint, tmp_path, QUICK, pieces)
+    if pieces > 30:
+        assert ("distillation", 1) not in stages
+
+
+@pytest.mark.parametrize("pieces", [6, 13, 21])
+@pytest.mark.parametrize("name", ["paper", "reference"])
+def test_training_of_the_whole_model_resumes_too(checkpoint, tmp_path, name, pieces, monkeypatch):
+    """Stopped behind the trajectories, early in the ratios, and late with some layers decided."""
+    monkeypatch.setattr("vq4dit.calibrate.stages._SAVE_EVERY", 5)
+    recipe = replace(
+        RECIPES[name],
+        kmeans_iterations=2,
+        soft_steps=16,
+        num_trajectories=2,
+        trajectory_steps=4,
+        ratio_lr=0.5,
+        distill_steps=3,
+    )
+    stages = _assert_resumes(checkpoint, tmp_path, recipe, pieces)
+    if pieces > 10:
+        assert ("ratios", 5) not in stages
+
+
+def _assert_resumes(checkpoint, tmp_path, recipe, pieces):
+    """Stop a run, resume it, compare bytes and curves; what the resumed run reported."""
     whole, cut = tmp_path / "whole.vq.safetensors", tmp_path / "cut.vq.safetensors"
-    calibrate(checkpoint, whole, recipe=QUICK)
+    expected = calibrate(checkpoint, whole, recipe=recipe)
     with pytest.raises(_Stop):
-        calibrate(checkpoint, cut, recipe=QUICK, progress=_stop_after(pieces))
+        calibrate(checkpoint, cut, recipe=recipe, progress=_stop_after(pieces))
     assert not cut.exists()
     stages = []
-    calibrate(
+    found = calibrate(
         checkpoint,
         cut,
-        recipe=QUICK,
+        recipe=recipe,
         resume=True,
         progress=lambda stage, done, total, **values: stages.append((stage, done)),
     )
     assert cut.read_bytes() == whole.read_bytes()
-    if pieces > 30:
-        assert ("distillation", 1) not in stages
+    assert len(found.distill) == recipe.distill_steps
+    assert found.soft == expected.soft
+    assert found.distill == expected.distill
+    return stages
 
 
 def test_resume_after_kill_gives_the_same_bytes(checkpoint, tmp_path):

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import BackendUnavailable
+from .calibration_compute import add_compute_arguments, compute_options, set_threads
 from .calibration_summary import (
     add_report_argument,
     check_report_path,
@@ -44,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="settings of the calibration: ours, the paper's, or its published code's",
     )
     parser.add_argument("--seed", type=int, default=0, help="of everything random")
-    parser.add_argument("--threads", type=int, default=None, help="torch threads, all by default")
+    add_compute_arguments(parser)
     parser.add_argument(
         "--resume", action="store_true", help="go on from an interrupted run's finished units"
     )
@@ -62,8 +63,6 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from ..stage_bar import StageBar
 
     try:
-        import torch
-
         from ..calibrate.checkpoint import CheckpointOptions
         from ..calibrate.run import calibrate
     except ModuleNotFoundError as error:
@@ -72,8 +71,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         ) from None
     if args.report is not None:
         check_report_path(args.report)
-    if args.threads is not None:
-        torch.set_num_threads(args.threads)
+    set_threads(args)
     names = () if args.label_names is None else read_label_names(args.label_names)
     options = CheckpointOptions(model=args.model, num_heads=args.num_heads, label_names=names)
     with StageBar(quiet=args.quiet) as bar:
@@ -88,6 +86,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             seed=args.seed,
             resume=args.resume,
             options=options,
+            **compute_options(args),
             progress=bar,
         )
     size = args.output.stat().st_size
