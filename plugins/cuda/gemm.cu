@@ -159,20 +159,15 @@ extern "C" __global__ void __launch_bounds__(kThreads, VQ_MIN_BLOCKS) VQ_KERNEL_
     if (slice > 0) return;
   }
 #if VQ_EPILOGUE == 3
-  const Outputs out{bias, gate, residual, y, out_features, sequence};
+  const Outputs out{bias, gate, residual, y, m, out_features, sequence};
 #else
-  const Outputs out{bias, nullptr, nullptr, y, out_features, 1};
+  const Outputs out{bias, nullptr, nullptr, y, m, out_features, 1};
 #endif
-  const bool is_even = (tile.group_rows | out_features) % 2 == 0;
-#pragma unroll
-  for (int i = 0; i < kTilesM; i++)
-#pragma unroll
-    for (int half = 0; half < 2; half++) {
-      const int row = first_m + warp_m + i * 16 + half * 8 + lane / 4;
-      if (row >= m) continue;
-#pragma unroll
-      for (int j = 0; j < kTilesN; j++)
-        store_outputs(out, sums[i][j][half * 2], sums[i][j][half * 2 + 1], row,
-                      tile.first + warp_n + j * 8 + lane % 4 * 2, tile.end, is_even);
-    }
+  const Epilogue<kTilesM, kTilesN> epilogue{out,
+                                           first_m + warp_m,
+                                           tile.first + warp_n,
+                                           tile.end,
+                                           alignment_of(tile.group_rows, out_features),
+                                           lane};
+  epilogue.store<16>(sums);
 }
