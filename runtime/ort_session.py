@@ -38,6 +38,8 @@ class OrtStepSession:
         accuracy: "fast" (int16 product tables) or "exact" (float32); function bodies are exact.
         threads: intra-op threads, None for ONNX Runtime's choice.
         providers: ONNX Runtime execution providers, in order of preference.
+        profile_prefix: path whose name begins that of the profile which `end_profiling` writes;
+            None does not profile. Profiling makes every node slower.
     Raises:
         OptionError: unknown accuracy, or threads below 1.
         BackendUnavailable: onnxruntime or a provider is missing, or the library does not load.
@@ -63,8 +65,9 @@ class OrtStepSession:
         accuracy: str = "fast",
         threads: int | None = None,
         providers: Sequence[str] = CPU_PROVIDERS,
+        profile_prefix: Path | None = None,
     ) -> None:
-        options = _session_options(threads)
+        options = _session_options(threads, profile_prefix)
         _register_library(options, library, accuracy)
         self._session = _load(path, options, providers)
         _check_interface(path, self._session, self._INPUTS, self._OUTPUTS)
@@ -75,6 +78,10 @@ class OrtStepSession:
         feeds = {name: getattr(inputs, name) for name in self._names}
         latent_out, x_start = _run(self._session, self._OUTPUTS, feeds)
         return latent_out, x_start
+
+    def end_profiling(self) -> Path:
+        """Write ONNX Runtime's profile (Chrome trace events) and give its path."""
+        return Path(self._session.end_profiling())
 
     def close(self) -> None:
         """Free the session; it cannot run any more."""
@@ -88,14 +95,23 @@ class OrtDecoderSession:
     _OUTPUTS = ["image"]
 
     def __init__(
-        self, path: Path, *, threads: int | None = None, providers: Sequence[str] = CPU_PROVIDERS
+        self,
+        path: Path,
+        *,
+        threads: int | None = None,
+        providers: Sequence[str] = CPU_PROVIDERS,
+        profile_prefix: Path | None = None,
     ) -> None:
-        self._session = _load(path, _session_options(threads), providers)
+        self._session = _load(path, _session_options(threads, profile_prefix), providers)
         _check_interface(path, self._session, self._INPUTS, self._OUTPUTS)
 
     def decode(self, latent: Floats) -> Floats:
         """Latents (N, C, h, w) to pictures (N, C, H, W) float32, about -1..1."""
         return _run(self._session, self._OUTPUTS, {"latent": latent})[0]
+
+    def end_profiling(self) -> Path:
+        """Write ONNX Runtime's profile (Chrome trace events) and give its path."""
+        return Path(self._session.end_profiling())
 
     def close(self) -> None:
         """Free the session; it cannot run any more."""
@@ -113,7 +129,7 @@ def _import_onnxruntime() -> Any:
     return onnxruntime
 
 
-def _session_options(threads: int | None) -> Any:
+def _session_options(threads: int | None, profile_prefix: Path | None = None) -> Any:
     """Options common to all sessions: all graph optimisations, errors only on stderr."""
     if threads is not None and (type(threads) is not int or not 1 <= threads <= _MAX_THREADS):
         raise OptionError(f"threads is {threads!r}, needed an integer in 1..{_MAX_THREADS}")
@@ -123,6 +139,9 @@ def _session_options(threads: int | None) -> Any:
     options.log_severity_level = _ERRORS_ONLY
     if threads is not None:
         options.intra_op_num_threads = threads
+    if profile_prefix is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(profile_prefix)
     return options
 
 

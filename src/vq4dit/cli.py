@@ -29,6 +29,7 @@ COMMANDS = {
     "verify": "check an engine directory: hashes, self-test, parity",
     "sample": "draw pictures with an engine",
     "evaluate": "compare a quantized engine with the full-precision one",
+    "profile": "measure engines: latency, layers, memory, energy; several side by side",
     "demo": "the whole way on the bundled model: calibrate, build, sample, evaluate",
 }
 

@@ -1,0 +1,105 @@
+"""Per-layer times of an engine's step and decoder, by whatever its session offers.
+
+A session that has `NodeTimer`'s method is asked; an engine on ONNX Runtime is opened once more with
+ONNX Runtime's profiler on. Another backend's figures thus come with no change here.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from vq4dit.errors import BackendUnavailable
+from vq4dit.runtime.ort_session import CPU_PROVIDERS, OrtDecoderSession, OrtStepSession
+from vq4dit.runtime.pipeline import Pipeline, native_library
+
+from .breakdown import breakdown
+from .event_cost import EventCost
+from .inputs import step_inputs
+from .options import ProfileOptions
+from .ort_nodes import NodeProfile, account, profile_nodes
+from .peaks import Peaks
+from .timed_sessions import decoder_session, step_session
+
+_NO_COST = EventCost(per_node_us=0.0, per_tensor_us=0.0, renaming_us=0.0)
+
+
+def step_layers(
+    pipeline: Pipeline, options: ProfileOptions, *, peaks: Peaks, event_cost: EventCost
+) -> tuple[NodeProfile, dict[str, Any]]:
+    """Account of a step's nodes, and its breakdown ready for JSON.
+
+    Raises:
+        BackendUnavailable: the engine's session cannot time its layers.
+    """
+    session = step_session(pipeline)
+    inputs = step_inputs(pipeline.manifest, options.batch)
+    if hasattr(session, "node_times"):
+        plain = []
+        for _ in range(options.repeats):
+            start = time.perf_counter()
+            session.run(inputs)
+            plain.append(time.perf_counter() - start)
+        runs = session.node_times(inputs, repeats=options.repeats)
+        sums = [sum(node.duration_us for node in run) / 1e6 for run in runs]
+        profile = account(runs, plain, sums, _NO_COST)
+    elif isinstance(session, OrtStepSession):
+        profile = profile_nodes(
+            lambda prefix: _profiled_step(pipeline, options, prefix),
+            lambda opened: opened.run(inputs),
+            lambda: session.run(inputs),
+            repeats=options.repeats,
+            budget_seconds=options.seconds,
+            event_cost=event_cost,
+        )
+    else:
+        raise BackendUnavailable(
+            f"{pipeline.engine_dir}: target {pipeline.manifest.target} cannot time its layers; "
+            "profile with --no-layers"
+        )
+    return profile, _result(profile, peaks, is_decoder=False)
+
+
+def decoder_layers(
+    pipeline: Pipeline, options: ProfileOptions, *, peaks: Peaks, event_cost: EventCost
+) -> dict[str, Any] | None:
+    """Breakdown of the decoder ready for JSON; None without a decoder on ONNX Runtime."""
+    decoder = decoder_session(pipeline)
+    if not isinstance(decoder, OrtDecoderSession):
+        return None
+    latent = step_inputs(pipeline.manifest, options.batch).latent
+    profile = profile_nodes(
+        lambda prefix: OrtDecoderSession(
+            _path(pipeline, "decoder"),
+            threads=options.threads,
+            providers=tuple(options.providers or CPU_PROVIDERS),
+            profile_prefix=prefix,
+        ),
+        lambda opened: opened.decode(latent),
+        lambda: decoder.decode(latent),
+        repeats=options.repeats,
+        budget_seconds=options.seconds,
+        event_cost=event_cost,
+    )
+    return _result(profile, peaks, is_decoder=True)
+
+
+def _profiled_step(pipeline: Pipeline, options: ProfileOptions, prefix: Path) -> OrtStepSession:
+    return OrtStepSession(
+        _path(pipeline, "step"),
+        library=native_library(pipeline.manifest),
+        accuracy=options.accuracy,
+        threads=options.threads,
+        providers=tuple(options.providers or CPU_PROVIDERS),
+        profile_prefix=prefix,
+    )
+
+
+def _result(profile: NodeProfile, peaks: Peaks, *, is_decoder: bool) -> dict[str, Any]:
+    rows = breakdown(profile.nodes, whole_ms=profile.plain_ms, peaks=peaks, is_decoder=is_decoder)
+    return {"account": profile.to_dict(), **rows}
+
+
+def _path(pipeline: Pipeline, role: str) -> Path:
+    return pipeline.engine_dir / pipeline.manifest.files[role].name

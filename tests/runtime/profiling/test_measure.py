@@ -1,0 +1,166 @@
+"""Profiles of whole engines: what is in them, side by side, and what a backend's hook changes."""
+
+from types import SimpleNamespace
+
+import pytest
+from profile_document import nodes
+from tiny_engine import write_tiny_engine
+
+from vq4dit.errors import ArtifactError, BackendUnavailable, OptionError
+from vq4dit.runtime.pipeline import Pipeline
+from vq4dit.runtime.profiling import layers, measure
+from vq4dit.runtime.profiling.event_cost import EventCost
+from vq4dit.runtime.profiling.layers import step_layers
+from vq4dit.runtime.profiling.measure import profile_engines
+from vq4dit.runtime.profiling.options import ProfileOptions
+from vq4dit.runtime.profiling.peaks import Peaks
+from vq4dit.runtime.profiling.timed_sessions import decoder_session, step_session, timed
+
+pytestmark = pytest.mark.ort
+
+PEAKS = Peaks(threads=1, gflops=10.0, gbytes_per_s=10.0)
+COST = EventCost(per_node_us=0.0, per_tensor_us=0.0, renaming_us=0.0)
+QUICK = ProfileOptions(
+    batches=(1, 2), steps=3, warmup=1, repeats=8, image_repeats=2, threads=1, memory=False
+)
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("engines") / "tiny"
+    write_tiny_engine(directory)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def profile(engine):
+    """One run of everything but memory, with the machine's figures given."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(measure, "measure_peaks", lambda threads: PEAKS)
+        patch.setattr(measure, "measure_event_cost", lambda: COST)
+        told = []
+        found = profile_engines(
+            [engine, engine], QUICK, progress=lambda what, done, total: told.append((done, total))
+        )
+    return found, told
+
+
+def test_progress_counts_up_to_the_end(profile):
+    _, told = profile
+    assert [done for done, _ in told] == list(range(1, len(told) + 1))
+    assert {total for _, total in told} == {len(told)}
+
+
+def test_every_figure_is_there(profile):
+    document = profile[0].document
+    assert [e["name"] for e in document["engines"]] == ["tiny (1)", "tiny (2)"]
+    for result in document["engines"]:
+        assert result["step"]["count"] == len(result["step"]["runs_ms"]) == 8
+        assert [row["batch"] for row in result["throughput"]] == [1, 2]
+        assert result["image"]["count"] == 2 and result["image"]["steps"] == 3
+        assert result["decode"]["count"] == 2
+        assert result["host_overhead_per_step"]["count"] == 2 * (3 - 1)
+        assert result["layers"]["account"]["num_nodes"] > 20
+        assert result["decoder_layers"]["parts"][0]["part"] == "decoder"
+        assert result["load_seconds"] > 0 and "memory" not in result
+    assert document["options"]["batches"] == [1, 2]
+    figures = [row["figure"] for row in document["comparison"]]
+    assert "step, median" in figures and "peak memory" not in figures
+
+
+def test_a_picture_is_no_shorter_than_its_steps_and_gaps(profile):
+    for trace in profile[0].traces:
+        inside = sum(trace.steps.seconds) + sum(trace.steps.gaps) + sum(trace.decodes.seconds)
+        assert 0 < inside <= trace.end - trace.begin
+        assert len(trace.steps.seconds) == 3 and len(trace.nodes) > 20
+
+
+def test_no_layers_no_energy(engine):
+    options = ProfileOptions(
+        batches=(), steps=1, warmup=0, repeats=3, image_repeats=1, threads=1, layers=False,
+        memory=False, energy=False,
+    )  # fmt: skip
+    document = profile_engines([engine], options).document
+    result = document["engines"][0]
+    assert result["name"] == "tiny" and document["comparison"] == []
+    assert not {"layers", "energy", "memory", "throughput"} & set(result)
+    assert result["host_overhead_per_step"] is None
+
+
+def test_an_engine_without_decoder_gives_latents(tmp_path):
+    write_tiny_engine(tmp_path / "engine", decoder=False)
+    options = ProfileOptions(
+        batches=(), steps=2, repeats=3, image_repeats=1, threads=1, memory=False, layers=False
+    )
+    result = profile_engines([tmp_path / "engine"], options).document["engines"][0]
+    assert result["image"]["output"] == "latent" and result["decode"] is None
+
+
+def test_engines_of_the_same_name_are_told_apart(tmp_path):
+    paths = [tmp_path / "a" / "engine", tmp_path / "b" / "engine"]
+    assert measure._names(paths) == ["a/engine", "b/engine"]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"batch": 0}, "batch is 0"),
+        ({"batches": (1, -1)}, "batches is -1"),
+        ({"steps": 1001}, "steps is 1001"),
+        ({"repeats": 0}, "repeats is 0"),
+        ({"seconds": 0.0}, "seconds is 0.0"),
+        ({"seconds": float("nan")}, "seconds is nan"),
+    ],
+)
+def test_options_are_checked(values, message):
+    with pytest.raises(OptionError, match=message):
+        ProfileOptions(**values)
+
+
+def test_needs_an_engine(tmp_path):
+    with pytest.raises(OptionError, match="no engine directory was given"):
+        profile_engines([], QUICK)
+    with pytest.raises(ArtifactError, match=r"found no manifest\.json"):
+        profile_engines([tmp_path], QUICK)
+
+
+def test_a_pipeline_is_as_before_after_it_was_timed(engine):
+    with Pipeline(engine, threads=1) as pipeline:
+        before = step_session(pipeline), decoder_session(pipeline)
+        with timed(pipeline) as (steps, decodes):
+            pipeline(0, steps=4)
+        assert (step_session(pipeline), decoder_session(pipeline)) == before
+        assert len(steps.seconds) == 4 and len(steps.gaps) == 3 and len(decodes.seconds) == 1
+        assert all(seconds > 0 for seconds in [*steps.seconds, *steps.gaps])
+
+
+class HookedSession:
+    """A backend that times its own layers, as TensorRT does."""
+
+    def __init__(self):
+        self.runs = 0
+
+    def run(self, inputs):
+        self.runs += 1
+        return inputs.latent, inputs.latent
+
+    def node_times(self, inputs, *, repeats):
+        return [nodes() for _ in range(repeats)]
+
+
+def test_a_sessions_own_times_of_layers_are_taken(engine, monkeypatch):
+    session = HookedSession()
+    monkeypatch.setattr(layers, "step_session", lambda pipeline: session)
+    with Pipeline(engine, threads=1) as pipeline:
+        found, result = step_layers(pipeline, QUICK, peaks=PEAKS, event_cost=COST)
+    assert session.runs == QUICK.repeats
+    assert [n.duration_us for n in found.nodes] == [n.duration_us for n in nodes()]
+    assert {row["part"] for row in result["parts"]} >= {"attention", "MLP", "adaLN"}
+
+
+def test_a_session_without_times_says_what_to_do(engine, monkeypatch):
+    other = SimpleNamespace(run=lambda inputs: None)
+    monkeypatch.setattr(layers, "step_session", lambda pipeline: other)
+    with Pipeline(engine, threads=1) as pipeline:
+        with pytest.raises(BackendUnavailable, match="cannot time its layers; profile with --no-l"):
+            step_layers(pipeline, QUICK, peaks=PEAKS, event_cost=COST)
