@@ -1,0 +1,1 @@
+"""Parts of the GPU acceptance run; `benchmarks/gpu_acceptance.py` is the program."""

@@ -1,0 +1,296 @@
+"""The GPU acceptance run without a GPU: dry run, resuming, and stage A in the PTX emulator."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from emulated_device import (
+    MICROSECONDS,
+    EmulatedBuffer,
+    EmulatedDevice,
+    EmulatedEvent,
+    EmulatedGraph,
+    EmulatedKernel,
+)
+
+from vq4dit.errors import ArtifactError, BackendUnavailable, Vq4ditError
+from vq4dit.plugins import schema
+from vq4dit.plugins.cuda.compile import compile_ptx
+from vq4dit.plugins.layout import GroupOrder
+from vq4dit.plugins.reference import codebook_decode, codebook_gemm
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+sys.path.insert(0, str(BENCHMARKS))
+import gpu_acceptance  # noqa: E402
+from acceptance import cuda_driver, kernels, stage_a, steps  # noqa: E402
+from acceptance.cases import all_cases  # noqa: E402
+from acceptance.layer import from_bits, random_layer, to_bits  # noqa: E402
+from acceptance.report import render  # noqa: E402
+from acceptance.results import FAILED, MISSING, PREPARED, RAN, Results  # noqa: E402
+
+sys.path.remove(str(BENCHMARKS))
+
+CASES = {case.name: case for case in all_cases()}
+GEMM, RESIDUAL, DECODE = schema.OPS
+
+
+def small(op, **changed):
+    """A case of an op, cut down to what the emulator does in a second or two."""
+    case = next(c for c in CASES.values() if c.op == op)
+    values = {"n": 72, "k": 144, "layer": "small", "m": 0 if op == DECODE else 10} | changed
+    return replace(case, **values)
+
+
+@pytest.fixture
+def emulated(monkeypatch):
+    """Machine code is PTX here, and cuBLAS is not installed."""
+
+    def no_cublas(device):
+        raise BackendUnavailable("libcublas was not found")
+
+    monkeypatch.setattr(kernels, "load_image", lambda _, k, sm: compile_ptx(k, sm).encode())
+    monkeypatch.setattr(kernels, "Cublas", no_cublas)
+    monkeypatch.setattr(kernels, "_COLD_BYTES", 1 << 14)
+    return EmulatedDevice()
+
+
+@pytest.mark.parametrize(
+    "real, double",
+    [
+        (cuda_driver.Device, EmulatedDevice),
+        (cuda_driver.Buffer, EmulatedBuffer),
+        (cuda_driver.Kernel, EmulatedKernel),
+        (cuda_driver.Graph, EmulatedGraph),
+        (cuda_driver.Event, EmulatedEvent),
+    ],
+)
+def test_the_double_has_the_methods_of_the_driver(real, double):
+    names = [n for n in vars(real) if not n.startswith("_")]
+    assert names
+    for name in names:
+        ours, theirs = vars(double)[name], vars(real)[name]
+        assert isinstance(ours, property) == isinstance(theirs, property)
+        if not isinstance(ours, property):
+            assert list(inspect.signature(ours).parameters) == list(
+                inspect.signature(theirs).parameters
+            )
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        small(GEMM, activation="gelu_tanh"),
+        small(GEMM, dtype="bfloat16", n=96, row_groups=3),
+        small(RESIDUAL, sequence=5),
+        small(DECODE),
+    ],
+    ids=lambda case: case.name,
+)
+def test_every_kernel_of_a_case_gives_the_answer(emulated, case):
+    """Arguments, launch and answer fit each other: the emulator runs what a GPU would."""
+    rows = kernels.measure_case(case, emulated, None)
+    ours = [row for row in rows if row["kernel"] != "cublas"]
+    assert [row["kernel"] for row in ours] == [kernel.name for kernel in case.kernels]
+    for row in ours:
+        assert row["ok"], row
+        assert row["relative_error"] <= kernels.ERROR_LIMITS[case.dtype]
+        assert row["microseconds"] == pytest.approx(MICROSECONDS / kernels._LAUNCHES, abs=1e-3)
+        assert {"gpu", "kernel", "m", "n", "k", "dtype"} <= row.keys()
+    assert all(buffer.is_freed for buffer in emulated.buffers)
+
+
+def test_a_wrong_kernel_is_told(emulated, monkeypatch):
+    """One that adds nothing, and one that writes nothing."""
+    case = small(GEMM)
+    monkeypatch.setattr(EmulatedKernel, "launch", lambda *_: None)
+    silent = kernels.measure_case(case, emulated, None)[1]
+    assert (silent["ok"], silent["relative_error"]) == (False, None)
+    fill = EmulatedBuffer.fill
+    monkeypatch.setattr(EmulatedBuffer, "fill", lambda self, byte: fill(self, 0))
+    zeros = kernels.measure_case(case, emulated, None)[1]
+    assert not zeros["ok"] and zeros["relative_error"] == pytest.approx(1)
+
+
+def test_a_kernel_that_does_not_load_is_told(emulated, monkeypatch):
+    def refuse(*_):
+        raise BackendUnavailable("cuModuleLoadData failed: CUDA_ERROR_NO_BINARY_FOR_GPU")
+
+    monkeypatch.setattr(kernels, "load_image", refuse)
+    rows = kernels.measure_case(small(GEMM), emulated, None)
+    assert all("NO_BINARY" in row["error"] for row in rows[1:])
+    assert not any(row["ok"] for row in rows[1:])
+
+
+@pytest.mark.parametrize("order", [None, GroupOrder.CONTIGUOUS])
+@pytest.mark.parametrize("activation", ["none", "gelu_tanh", "silu"])
+def test_the_answer_is_the_reference(activation, order):
+    case = small(GEMM, activation=activation, order=order, n=90, row_groups=3)
+    layer = random_layer(case)
+    values = {name: from_bits(layer.inputs[name], case.dtype) for name in ("x", "codebook", "bias")}
+    expected = codebook_gemm(
+        values["x"], values["codebook"], layer.inputs["assignments"], values["bias"],
+        layout=case.layout, activation=activation,
+    )  # fmt: skip
+    np.testing.assert_allclose(
+        layer.expected, expected[np.ix_(layer.rows, layer.columns)], rtol=1e-4, atol=1e-5
+    )
+
+
+def test_the_decoded_weight_is_the_reference():
+    case = small(DECODE, bits=3)
+    layer = random_layer(case)
+    codebook = from_bits(layer.inputs["codebook"], case.dtype)
+    expected = codebook_decode(codebook, layer.inputs["assignments"], layout=case.layout)
+    np.testing.assert_array_equal(layer.expected, expected[layer.rows])
+
+
+def test_bfloat16_rounds_to_nearest_even():
+    """As torch does, ties included."""
+    ties = np.array([1.0, 1.00390625, 1.01171875, -3.14159274, 1e38], np.float32)
+    values = np.concatenate([ties, np.random.default_rng(0).standard_normal(1000, np.float32)])
+    expected = torch.from_numpy(values).to(torch.bfloat16).to(torch.float32).numpy()
+    np.testing.assert_array_equal(from_bits(to_bits(values, "bfloat16"), "bfloat16"), expected)
+
+
+def test_cases_cover_the_layers_and_have_distinct_names():
+    assert len(CASES) == len(all_cases())
+    assert {case.op for case in CASES.values()} == set(schema.OPS)
+    assert {case.dtype for case in CASES.values()} == {"float16", "bfloat16"}
+    assert {case.bits for case in CASES.values()} == {1, 2, 3, 4}
+    shapes = {(c.n, c.k) for c in CASES.values() if c.m == 512}
+    assert shapes == {(3456, 1152), (1152, 1152), (4608, 1152), (1152, 4608)}
+    assert all(case.kernels for case in CASES.values())
+
+
+def run_program(tmp_path, *options):
+    command = [sys.executable, str(BENCHMARKS / "gpu_acceptance.py"), *options]
+    return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+
+
+def test_dry_run_walks_every_step(tmp_path):
+    """Without weights or headers: what a GPU, TensorRT or an option is needed for is told."""
+    if cuda_driver.driver_problem() is None:
+        pytest.skip("this machine has a GPU")
+    done = run_program(
+        tmp_path, "run", "--dry-run", "--work", str(tmp_path), "--only", "[lepsp]*", "--stage", "B"
+    )
+    assert done.returncode == 0, done.stderr
+    document = json.loads((tmp_path / "dry-run.json").read_text())
+    names = [step.name for step in gpu_acceptance.stage_b_steps()]
+    assert list(document["steps"]) == names
+    for name, step in document["steps"].items():
+        assert step["state"] == MISSING, name
+        assert ("a GPU (libcuda.so.1 was not found" in step["reason"]) == (
+            name not in ("library/build", "engine/cpu")
+        )
+    assert document["rows"] == [] and document["machine"]["gpu"] is None
+    report = (tmp_path / "dry-run.md").read_text()
+    assert "Nothing was measured" in report and all(name in report for name in names)
+
+
+def test_dry_run_prepares_kernels(tmp_path):
+    if cuda_driver.driver_problem() is None:
+        pytest.skip("this machine has a GPU")
+    done = run_program(
+        tmp_path, "run", "--dry-run", "--work", str(tmp_path), "--only", "kernels/*tiny*"
+    )
+    assert done.returncode == 0, done.stderr
+    document = json.loads((tmp_path / "dry-run.json").read_text())
+    ((name, step),) = document["steps"].items()
+    assert name == "kernels/CodebookGemm-tiny-m1-2bit-float16"
+    assert step["state"] == PREPARED
+    assert "kernels compiled for sm_80, answer worked out for 8 outputs" in step["reason"]
+
+
+def test_prepared_images_are_used(tmp_path):
+    case = CASES["CodebookDecode-ragged-m0-2bit-float16"]
+    done = run_program(
+        tmp_path, "prepare", "--sm", "80", "90", "--images", str(tmp_path / "images"),
+        "--only", f"kernels/{case.name}",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (kernel,) = case.kernels
+    for sm, asked in ((80, 80), (90, 90), (86, None)):
+        path = tmp_path / "images" / f"{kernel.name}_sm{sm}.cubin"
+        assert path.is_file() == (asked is not None)
+    marked = b"\x7fELF prepared"
+    (tmp_path / "images" / f"{kernel.name}_sm80.cubin").write_bytes(marked)
+    assert stage_a.load_image(tmp_path / "images", kernel, 80) == marked
+
+
+def step(name, measure, **changed):
+    return steps.Step(name=name, stage="A", needs=(), measure=measure, **changed)
+
+
+def setting(tmp_path):
+    return steps.Setting(work=tmp_path)
+
+
+def test_a_run_goes_on_where_it_stopped(tmp_path):
+    calls = []
+
+    def measured(name):
+        return step(name, lambda _: calls.append(name) or [{"kernel": name, "ok": True}])
+
+    def broken(_):
+        raise Vq4ditError("the GPU fell off the bus")
+
+    path = tmp_path / "results.json"
+    first = [measured("one"), step("two", broken), measured("three")]
+    results = Results(path, {"gpu": "x"})
+    gpu_acceptance.run_steps(first, setting(tmp_path), results, dry=False, minutes=9)
+    assert calls == ["one", "three"]
+    assert results.document["steps"]["two"] == {
+        "state": FAILED, "reason": "the GPU fell off the bus"
+    }  # fmt: skip
+    assert not gpu_acceptance.is_good(results.document)
+    again = Results(path, {"gpu": "x"})
+    second = [measured("one"), measured("two"), measured("three")]
+    gpu_acceptance.run_steps(second, setting(tmp_path), again, dry=False, minutes=9)
+    assert calls == ["one", "three", "two"]
+    assert [row["step"] for row in again.document["rows"]] == ["one", "three", "two"]
+    assert gpu_acceptance.is_good(again.document)
+
+
+def test_no_step_starts_after_the_time(tmp_path):
+    results = Results(tmp_path / "results.json", {})
+    chosen = [step("one", lambda _: [])]
+    gpu_acceptance.run_steps(chosen, setting(tmp_path), results, dry=False, minutes=-1)
+    assert results.document["steps"] == {}
+
+
+def test_a_foreign_results_file_is_not_overwritten(tmp_path):
+    path = tmp_path / "results.json"
+    path.write_text('{"rows": 3}')
+    with pytest.raises(ArtifactError, match="not a file of this program"):
+        Results(path, {})
+    assert path.read_text() == '{"rows": 3}'
+
+
+def test_report_of_kernels_and_plans():
+    row = {"case": "qkv-m512", "m": 512, "n": 3456, "k": 1152, "dtype": "float16", "gpu": "A"}
+    rows = [
+        row | {"kernel": "cublas", "microseconds": 20.0, "ok": True},
+        row | {"kernel": "vq4dit_gemm_a", "microseconds": 16.0, "ok": True, "relative_error": 2e-4},
+        row | {"kernel": "vq4dit_gemm_b", "microseconds": 9.0, "ok": False, "relative_error": 0.5},
+    ]
+    document = {
+        "machine": {"gpu": "A"},
+        "steps": {"kernels/qkv-m512": {"state": RAN}},
+        "rows": [{"step": "kernels/qkv-m512"} | r for r in rows]
+        + [{"step": "plan-sizes", "kind": "aot", "plan_bytes": 2000, "is_folded": False}],
+    }
+    text = render(document)
+    assert "| qkv-m512 | 512 | 3456 | 1152 | 20 | gemm_a | 16 | 1.25x | 5.0e-01 |" in text
+    assert "M = 512: 1.25x" in text
+    assert "- `vq4dit_gemm_b` in qkv-m512: relative error 0.5" in text
+    assert "| aot | 2,000 | False |" in text
+    assert "Nothing was measured" not in text
