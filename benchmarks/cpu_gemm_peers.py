@@ -36,10 +36,12 @@ def onnx_model(
     nodes: list[onnx.NodeProto],
     initializers: dict[str, np.ndarray],
     *domains: tuple[str, int],
+    batched: bool = False,
 ) -> bytes:
-    """A model with input x (m, k) and output y (m, n)."""
-    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["m", "k"])
-    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["m", "n"])
+    """A model with input x (m, k) and output y (m, n); `batched`: with an axis in front."""
+    batch = ["b"] if batched else []
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [*batch, "m", "k"])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [*batch, "m", "n"])
     tensors = [numpy_helper.from_array(value, name) for name, value in initializers.items()]
     graph = helper.make_graph(nodes, "gemm", [x], [y], tensors)
     opsets = [helper.make_opsetid(*domain) for domain in (("", 20), *domains)]

@@ -2,7 +2,7 @@
 
 Real shapes, batch 1 (two rows inside, 512 tokens), the same model for everybody:
 
-  vq4dit-fast, vq4dit-exact   2 bits, our engine
+  vq4dit-fast, -exact, -int8  2 bits, our engine
   ort-fp32                    the dense engine on ONNX Runtime: the baseline
   ort-int8-dynamic            the dense model through onnxruntime's quantize_dynamic (per channel)
   openvino-fp32, -int8        the dense model in OpenVINO; int8 weights by NNCF's compress_weights,

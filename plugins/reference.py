@@ -76,7 +76,7 @@ def codebook_gemm(
     if bias.shape != (len(weight),):
         raise ShapeError(f"bias has shape {bias.shape}, needed ({len(weight)},)")
     y: NDArray[Any] = np.matmul(x.astype(work), weight.T) + bias.astype(work)
-    return _activate(y, activation).astype(x.dtype, copy=False)
+    return activate(y, activation).astype(x.dtype, copy=False)
 
 
 def codebook_gemm_residual(
@@ -119,7 +119,7 @@ def check_codebook(codebook: NDArray[Any], layout: Layout) -> None:
         )
 
 
-def _activate(y: NDArray[Any], activation: str) -> NDArray[Any]:
+def activate(y: NDArray[Any], activation: str) -> NDArray[Any]:
     """Apply an activation element by element; gelu_tanh as Hendrycks & Gimpel 2016, section 2."""
     if activation == "gelu_tanh":
         y = 0.5 * y * (1 + np.tanh(np.sqrt(2 / np.pi) * (y + 0.044715 * y**3)))

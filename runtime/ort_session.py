@@ -20,12 +20,15 @@ from .session import Floats, StepInputs
 
 _log = logging.getLogger(__name__)
 
-ACCURACIES = ("fast", "exact")
+ACCURACIES = ("fast", "exact", "int8")
 CPU_PROVIDERS = ("CPUExecutionProvider",)
 
 #: Session configuration key that the native library reads when it is registered.
 _ACCURACY_KEY = "vq4dit.accuracy"
 _ERRORS_ONLY = 3
+
+#: ONNX Runtime's key for the file beside an optimised graph that takes its weights.
+_WEIGHTS_FILE_KEY = "session.optimized_model_external_initializers_file_name"
 _MAX_THREADS = 1024
 
 
@@ -35,11 +38,13 @@ class OrtStepSession:
     Args:
         path: the ONNX step model; its external data lies beside it.
         library: the native library with our kernels, None to run function bodies.
-        accuracy: "fast" (int16 product tables) or "exact" (float32); function bodies are exact.
+        accuracy: "fast" (int16 product tables), "exact" (float32), or "int8" (tokens and codewords
+            in int8, about 1 % error per layer); function bodies are exact.
         threads: intra-op threads, None for ONNX Runtime's choice.
         providers: ONNX Runtime execution providers, in order of preference.
         profile_prefix: path whose name begins that of the profile which `end_profiling` writes;
             None does not profile. Profiling makes every node slower.
+        optimized_path: where to write the graph as ONNX Runtime optimised it, weights beside it.
     Raises:
         OptionError: unknown accuracy, or threads below 1.
         BackendUnavailable: onnxruntime or a provider is missing, or the library does not load.
@@ -66,8 +71,12 @@ class OrtStepSession:
         threads: int | None = None,
         providers: Sequence[str] = CPU_PROVIDERS,
         profile_prefix: Path | None = None,
+        optimized_path: Path | None = None,
     ) -> None:
         options = _session_options(threads, profile_prefix)
+        if optimized_path is not None:
+            options.optimized_model_filepath = str(optimized_path)
+            options.add_session_config_entry(_WEIGHTS_FILE_KEY, f"{optimized_path.name}.data")
         _register_library(options, library, accuracy)
         self._session = _load(path, options, providers)
         _check_interface(path, self._session, self._INPUTS, self._OUTPUTS)

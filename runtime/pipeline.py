@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -21,11 +21,11 @@ from vq4dit.engines.manifest import (
     load_manifest,
     verify_files,
 )
-from vq4dit.errors import ArtifactError, BackendUnavailable, OptionError
+from vq4dit.errors import ArtifactError, OptionError
 
 from .checks import check_pictures
 from .images import uint8_from_pictures
-from .ort_session import CPU_PROVIDERS, OrtDecoderSession, OrtStepSession
+from .open_session import check_runs_here, open_decoder_session, open_step_session
 from .request import (
     Integers,
     Labels,
@@ -41,16 +41,13 @@ from .step_report import Callback
 
 _log = logging.getLogger(__name__)
 
-#: Bits per weight in the manifest from which on a layer is not quantized.
-_DENSE_BITS = 16
-
 
 class Pipeline:
     """A loaded engine that draws pictures; a context manager, safe to share between threads.
 
     Args:
         engine_dir: directory made by `vq4dit build`.
-        accuracy: "fast" or "exact" kernels (target cpu).
+        accuracy: "fast", "exact" or "int8" kernels (target cpu).
         threads: threads of one step, None for ONNX Runtime's choice.
         providers: ONNX Runtime providers for target onnx, None for the CPU.
         verify: also run the engine's self-test.
@@ -74,27 +71,30 @@ class Pipeline:
     ) -> None:
         self.engine_dir = Path(engine_dir)
         self.manifest: Manifest = load_manifest(self.engine_dir)
-        _check_runs_here(self.manifest, providers)
+        check_runs_here(self.manifest, providers)
         verify_files(self.engine_dir, self.manifest)
         self.engine_sha256 = hash_file(self.engine_dir / MANIFEST_NAME)
-        used = tuple(providers or CPU_PROVIDERS)
         self._lock = threading.Lock()
         self._accuracy = accuracy
         self._low_memory, self._closed = low_memory, False
         self._load_step: Callable[[], StepSession] = partial(
-            OrtStepSession,
-            self._path("step"),
-            library=native_library(self.manifest),
+            open_step_session,
+            self.engine_dir,
+            self.manifest,
             accuracy=accuracy,
             threads=threads,
-            providers=used,
+            providers=providers,
         )
         self._session: StepSession | None = self._load_step()
         self._load_decoder: Callable[[], DecoderSession] | None = None
         self._decoder: DecoderSession | None = None
         if "decoder" in self.manifest.files:
             self._load_decoder = partial(
-                OrtDecoderSession, self._path("decoder"), threads=threads, providers=used
+                open_decoder_session,
+                self.engine_dir,
+                self.manifest,
+                threads=threads,
+                providers=providers,
             )
             self._decoder = None if low_memory else self._load_decoder()
         self._told_cfg_cost = False
@@ -310,7 +310,7 @@ class Pipeline:
     def _require_selftest(self, accuracy: str) -> None:
         """Raise ArtifactError if the self-test's errors are above the limits."""
         result = self.selftest(load_selftest(self._path("selftest"), self.manifest))
-        if not result.is_within(accuracy):
+        if not result.is_within(accuracy, self.manifest.compute_dtype):
             self.close()
             raise ArtifactError(
                 f"{self.engine_dir}: the self-test gives other numbers here than where the engine "
@@ -328,43 +328,3 @@ class Pipeline:
                 "cfg_scale 1 needs no guidance, but this engine computes it all the same; "
                 "an engine built with --no-cfg takes half the time"
             )
-
-
-def native_library(manifest: Manifest) -> Path | None:
-    """Our kernels for this engine: the installed library for target cpu, None for function bodies.
-
-    Says once per process, as a warning, when quantized layers have to do without.
-    """
-    if manifest.target != "cpu":
-        return None
-    from vq4dit.plugins import ort_library_path
-
-    library = ort_library_path()
-    if library is None and min(manifest.bits_per_weight.values(), default=0) < _DENSE_BITS:
-        _warn_of_function_bodies()
-    return library
-
-
-@cache
-def _warn_of_function_bodies() -> None:
-    _log.warning(
-        "the native CPU kernels are not installed: running the portable function bodies, which are "
-        "much slower; install vq4dit again with a C++ compiler and CMake to get them"
-    )
-
-
-def _check_runs_here(manifest: Manifest, providers: Sequence[str] | None) -> None:
-    if manifest.target not in ("cpu", "onnx"):
-        raise BackendUnavailable(
-            f"the engine was built for target {manifest.target!r}, this version runs cpu and onnx; "
-            "build it with --target cpu"
-        )
-    if providers is not None and manifest.target != "onnx":
-        raise OptionError(
-            "providers can be chosen for target onnx only; build the engine with --target onnx"
-        )
-    if manifest.compute_dtype != "float32" or manifest.label_dtype != "int64":
-        raise BackendUnavailable(
-            f"the engine has dtypes {manifest.compute_dtype} and {manifest.label_dtype}, this "
-            "version runs float32 and int64; build it again"
-        )

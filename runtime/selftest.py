@@ -25,7 +25,11 @@ from .schedule import linear_alpha_bar, spaced_schedule
 from .session import DecoderSession, StepInputs, StepSession
 
 #: Largest difference over largest expected value that a step may show, per accuracy mode.
-LIMITS = {"exact": 1e-4, "fast": 2e-3}
+LIMITS = {"exact": 1e-4, "fast": 2e-3, "int8": 1e-1}
+
+#: Likewise by the engine's element type, where its arithmetic is narrower than float32: numbers of
+#: 11 and of 8 bits.
+DTYPE_LIMITS = {"float32": 0.0, "float16": 1e-2, "bfloat16": 8e-2}
 
 #: Levels of 255 by which a decoded picture may differ.
 IMAGE_LIMIT = 2
@@ -46,11 +50,16 @@ class SelfTestResult:
     x_start: float
     image_levels: int | None
 
-    def is_within(self, accuracy: str) -> bool:
+    def is_within(self, accuracy: str, compute_dtype: str = "float32") -> bool:
         """Whether all errors are within the limits of this accuracy mode (NaN is not)."""
-        limit = LIMITS[accuracy]
+        limit = selftest_limit(accuracy, compute_dtype)
         image = self.image_levels is None or self.image_levels <= IMAGE_LIMIT
         return self.latent_out <= limit and self.x_start <= limit and image
+
+
+def selftest_limit(accuracy: str, compute_dtype: str) -> float:
+    """Largest relative error that an engine of this element type may show in an accuracy mode."""
+    return max(LIMITS[accuracy], DTYPE_LIMITS[compute_dtype])
 
 
 def selftest_inputs(manifest: Manifest) -> StepInputs:

@@ -55,3 +55,23 @@ FP16_STEP_RELATIVE = 4e-3
 #: limit that the project promises. DDIM and DDPM agree to 1e-14; the multistep solver of diffusers
 #: rounds latents and sigmas to float32 in every step, measured 3.2e-6 over 1 to 1000 steps.
 SAMPLER_RELATIVE = 1e-4
+
+#: int8 mode of the CPU library: x and codewords rounded to 1/127 of the row's and the codebook's
+#: largest value, about 4 standard deviations of Gaussian x: 4 / 127 / sqrt(12) = 0.9 % from each
+#: at most; measured 1.2e-2.
+INT8_RELATIVE = 2e-2
+
+#: tanh.approx.f32 of the emulator: the largest relative error that the PTX ISA allows, 2^-11.
+TANH_APPROX_RELATIVE = 2.0**-11
+
+#: CUDA kernels on float16 against the float32 reference on the same float16 inputs, norm by norm:
+#: the limit that the project promises. The output's rounding alone is 2^-11 / sqrt(3) = 2.8e-4 at
+#: most; measured 1.8e-4 .. 2.3e-4.
+CUDA_FP16_RELATIVE = 1e-3
+
+#: The same on bfloat16: 8 bits instead of 11, 2.3e-3 at most; measured 1.6e-3 .. 1.8e-3.
+CUDA_BF16_RELATIVE = 4e-3
+
+#: The worst single output of a CUDA kernel, in units of its own rounding plus the outputs' root
+#: mean square times the relative tolerance: one outlier would not show in the norm.
+CUDA_WORST_OUTPUT = 2.0

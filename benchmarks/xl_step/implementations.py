@@ -77,6 +77,7 @@ def _step_model(path: Path) -> Path:
 IMPLEMENTATIONS: dict[str, Loader] = {
     "vq4dit-fast": vq4dit("fast"),
     "vq4dit-exact": vq4dit("exact"),
+    "vq4dit-int8": vq4dit("int8"),
     "ort-fp32": onnxruntime_step,
     "ort-int8-dynamic": onnxruntime_step,
     "openvino-fp32": openvino_step,
@@ -85,6 +86,7 @@ IMPLEMENTATIONS: dict[str, Loader] = {
 #: Name -> the implementation that its error is measured against: the same weights, exact.
 REFERENCES = {
     "vq4dit-fast": "vq4dit-exact",
+    "vq4dit-int8": "vq4dit-exact",
     "ort-int8-dynamic": "ort-fp32",
     "openvino-fp32": "ort-fp32",
     "openvino-int8": "ort-fp32",

@@ -3,8 +3,9 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cstdlib>
 #include <thread>
+
+#include "scratch.h"
 
 namespace vq4dit {
 namespace {
@@ -13,49 +14,6 @@ namespace {
 constexpr int64_t kMaxSums = 4608 * 32;
 // A task below this would spend more on building its tables than on looking them up.
 constexpr int64_t kMinOutputs = 2048;
-constexpr size_t kAlignment = 64;
-
-// One growing buffer per thread, shared by all layers: bounded by kMaxSums.
-class Scratch {
- public:
-  ~Scratch() { std::free(memory_); }
-
-  // At least `size` bytes, 64-byte aligned; null when there is no memory.
-  uint8_t* reserve(size_t size) {
-    if (size > size_) {
-      std::free(memory_);
-      memory_ = std::malloc(size + kAlignment);
-      size_ = memory_ ? size : 0;
-    }
-    if (!memory_) return nullptr;
-    const auto address = reinterpret_cast<uintptr_t>(memory_);
-    return reinterpret_cast<uint8_t*>((address + kAlignment - 1) / kAlignment * kAlignment);
-  }
-
- private:
-  void* memory_ = nullptr;
-  size_t size_ = 0;
-};
-
-// Hands out 64-byte aligned parts of a buffer; with a null buffer it only adds up their sizes.
-class Carver {
- public:
-  explicit Carver(uint8_t* base) : base_(base) {}
-
-  template <typename T>
-  T* take(int64_t count) {
-    uint8_t* part = base_ ? base_ + size_ : nullptr;
-    size_ += (count * sizeof(T) + kAlignment - 1) / kAlignment * kAlignment;
-    return reinterpret_cast<T*>(part);
-  }
-
-  size_t size() const { return size_; }
-
- private:
-  uint8_t* base_;
-  size_t size_ = 0;
-};
-
 size_t carve(BlockTask& task, Accuracy accuracy, const BlockKernel& kernel, uint8_t* base) {
   Carver carver(base);
   const bool fast = accuracy == Accuracy::kFast;

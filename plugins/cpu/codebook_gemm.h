@@ -6,7 +6,7 @@
 
 namespace vq4dit {
 
-enum class Accuracy : int { kFast = 0, kExact = 1 };
+enum class Accuracy : int { kFast = 0, kExact = 1, kInt8 = 2 };
 
 // Everything of one call; the shapes have been checked.
 struct GemmCall {
@@ -18,6 +18,7 @@ struct GemmCall {
   const float* x;                      // (M, I)
   const float* codebook;               // (R, K, d)
   const QuantizedCodebook* quantized;  // fast mode only
+  const Int8Codebook* int8;            // int8 mode only
   const int8_t* assignments;
   const float* bias;      // (O)
   const float* gate;      // (B, O) or null
@@ -30,8 +31,12 @@ struct GemmCall {
 using ParallelFor = void (*)(void* context, void (*task)(void*, size_t), size_t total,
                              void* user_data);
 
-// Throws Error when memory for a thread's scratch runs out.
+// The fast and the exact mode. Throws Error when memory for a thread's scratch runs out.
 void codebook_gemm(const GemmCall& call, Accuracy accuracy, const Kernels& kernels,
                    ParallelFor parallel_for, void* context);
+
+// The int8 mode; throws as above.
+void codebook_gemm_int8(const GemmCall& call, const Kernels& kernels, ParallelFor parallel_for,
+                        void* context);
 
 }  // namespace vq4dit

@@ -61,6 +61,37 @@ struct BlockTask {
 // Scratch for sums is rounded up to this many outputs.
 constexpr int64_t kOutputTile = 256;
 
+// Outputs of one panel of the int8 mode.
+constexpr int kPanelOutputs = 64;
+// Rows whose largest value is below this count as zero in the int8 mode: 127 / it is still finite.
+constexpr float kSmallestRow = 1e-30f;
+
+// Rows of x in int8, in sub-vector order: x = quantized * scale.
+struct Int8Rows {
+  int64_t in_features;
+  int64_t sub_vector_len;
+  const int32_t* place_of_column;  // (8 * d)
+  const float* x;                  // (M, I)
+  int64_t stride;                  // bytes of a row: those of all words' sub-vectors
+  int8_t* quantized;               // (M, stride)
+  float* scales;                   // (M)
+  int32_t* sums;                   // (M), of the quantized row
+};
+
+// What the int8 mode needs beside a BlockTask of up to kPanelOutputs outputs.
+struct Int8Panel {
+  const Int8Rows* rows;
+  const uint8_t* codebook;  // (2^index_bits, d) in slot order, codeword / scale + 128
+  float codebook_scale;
+  uint8_t* decoded;  // (stride / 4, kPanelOutputs, 4)
+};
+
+// The int8 mode on one instruction set; all give the same integers.
+struct Int8Kernels {
+  void (*quantize)(const Int8Rows&, int64_t begin, int64_t end);
+  void (*panel)(const BlockTask&, const Int8Panel&, int64_t begin, int64_t end);
+};
+
 // A function for blocks of up to `rows` rows of x; scratch is laid out for `lanes` rows.
 struct BlockKernel {
   int rows;
@@ -75,6 +106,7 @@ struct Kernels {
   const char* name;
   BlockKernel fast[kMaxWidths];
   BlockKernel exact[kMaxWidths];
+  Int8Kernels int8;
 };
 
 extern const Kernels kScalarKernels;

@@ -2,6 +2,8 @@
 // machine has them.
 #include <immintrin.h>
 
+#include <utility>
+
 #include "kernels.h"
 
 namespace vq4dit {
@@ -12,6 +14,9 @@ namespace {
 
 #include "block_kernel.inl"
 
+#include "int8_vnni.inl"
+#include "int8_panel.inl"
+
 }  // namespace
 
 const Kernels kAvx512Kernels = {
@@ -21,6 +26,7 @@ const Kernels kAvx512Kernels = {
      {32, 32, 2, fast_block<32, 2>},
      {}},
     {{8, 8, 1, exact_block<8, 1>}, {16, 16, 1, exact_block<16, 1>}, {}, {}},
+    {quantize_rows, int8_panel},
 };
 
 }  // namespace vq4dit

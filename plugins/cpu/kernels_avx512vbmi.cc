@@ -2,6 +2,8 @@
 // permutations. Compiled with those flags, called only where the machine has them.
 #include <immintrin.h>
 
+#include <utility>
+
 #include "kernels.h"
 
 namespace vq4dit {
@@ -11,6 +13,9 @@ namespace {
 #include "vector_avx512.inl"
 
 #include "block_kernel.inl"
+
+#include "int8_vnni.inl"
+#include "int8_panel.inl"
 
 #include "few_rows_vbmi.inl"
 
@@ -23,6 +28,7 @@ const Kernels kAvx512VbmiKernels = {
      {16, 16, 1, fast_block<16, 1>},
      {32, 32, 2, fast_block<32, 2>}},
     {{8, 8, 1, exact_block<8, 1>}, {16, 16, 1, exact_block<16, 1>}, {}, {}},
+    {quantize_rows, int8_panel},
 };
 
 }  // namespace vq4dit

@@ -8,6 +8,7 @@
 #if !defined(__GNUC__)
 #define __builtin_memcpy std::memcpy
 #define __builtin_memset std::memset
+#define __builtin_lrintf std::lrintf
 #endif
 
 namespace vq4dit {
@@ -155,12 +156,16 @@ struct RowScales {
 
 #include "block_kernel.inl"
 
+#include "int8_portable.inl"
+#include "int8_panel.inl"
+
 }  // namespace
 
 const Kernels kScalarKernels = {
     "scalar",
     {{8, 8, 1, fast_block<8, 1>}, {16, 16, 1, fast_block<16, 1>}, {}, {}},
     {{8, 8, 1, exact_block<8, 1>}, {}, {}, {}},
+    {quantize_rows, int8_panel},
 };
 
 }  // namespace vq4dit

@@ -172,6 +172,31 @@ QuantizedCodebook quantize_codebook(const LayerSpec& spec, const float* codebook
   return result;
 }
 
+Int8Codebook int8_codebook(const LayerSpec& spec, const float* codebook, int64_t row_groups) {
+  const int64_t slots = int64_t{1} << spec.index_bits();
+  const int64_t size = spec.codebook_size * spec.sub_vector_len;
+  // Bytes are stored minus 128, which flips the top bit of an 8-bit index.
+  const int64_t flip = spec.index_bits() == 8 ? 0x80 : 0;
+  Int8Codebook result;
+  result.bytes.assign(row_groups * slots * spec.sub_vector_len, 128);
+  for (int64_t group = 0; group < row_groups; ++group) {
+    const float* values = codebook + group * size;
+    float most = 0.0f, zero = 0.0f;
+    for (int64_t i = 0; i < size; ++i) {
+      most = std::max(most, std::fabs(values[i]));
+      zero += values[i] * 0.0f;
+    }
+    result.scales.push_back(zero == 0.0f ? most / 127.0f : std::nanf(""));
+    if (zero != 0.0f || most < kSmallestRow) continue;
+    for (int64_t i = 0; i < size; ++i) {
+      const int64_t slot = (i / spec.sub_vector_len) ^ flip;
+      const int64_t at = (group * slots + slot) * spec.sub_vector_len + i % spec.sub_vector_len;
+      result.bytes[at] = static_cast<uint8_t>(128 + std::lrint(values[i] * (127.0f / most)));
+    }
+  }
+  return result;
+}
+
 std::string shape_text(const std::vector<int64_t>& shape) {
   std::string text = "(";
   for (size_t i = 0; i < shape.size(); ++i) text += (i ? ", " : "") + std::to_string(shape[i]);

@@ -69,6 +69,14 @@ struct QuantizedCodebook {
 QuantizedCodebook quantize_codebook(const LayerSpec& spec, const float* codebook,
                                     int64_t row_groups);
 
+// A codebook in int8: value = (byte - 128) * scale, one scale per row group.
+struct Int8Codebook {
+  std::vector<uint8_t> bytes;  // (R, 2^index_bits, d), in the order of the stored indices
+  std::vector<float> scales;   // (R); NaN where the group holds a non-finite value
+};
+
+Int8Codebook int8_codebook(const LayerSpec& spec, const float* codebook, int64_t row_groups);
+
 // "(2, 3, 4)"
 std::string shape_text(const std::vector<int64_t>& shape);
 

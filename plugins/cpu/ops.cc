@@ -126,6 +126,7 @@ class Kernel {
   bool assignments_checked_ = false;
   bool codebook_prepared_ = false;
   QuantizedCodebook quantized_;
+  Int8Codebook int8_;
 };
 
 // Constant inputs are checked and, in fast mode, the codebook (a few KB) quantized once. The
@@ -147,10 +148,12 @@ void Kernel::prepare(const ort::KernelInfo* info) {
   if (!constant) return;
   const Tensor codebook = ort::tensor_of(api_, value);
   const int64_t row_groups = row_groups_from(spec_, codebook, out_features);
-  if (op_.kind != OpKind::kDecode && op_.accuracy == Accuracy::kFast) {
-    quantized_ = quantize_codebook(spec_, codebook.floats(), row_groups);
-    codebook_prepared_ = true;
+  if (op_.kind == OpKind::kDecode || op_.accuracy == Accuracy::kExact) return;
+  quantized_ = quantize_codebook(spec_, codebook.floats(), row_groups);
+  if (op_.accuracy == Accuracy::kInt8) {
+    int8_ = int8_codebook(spec_, codebook.floats(), row_groups);
   }
+  codebook_prepared_ = true;
 }
 
 Tensor Kernel::input(ort::KernelContext* context, size_t index) const {
@@ -223,16 +226,21 @@ void Kernel::compute_gemm(ort::KernelContext* context) {
   call.codebook = codebook.floats();
   call.assignments = assignments.bytes();
   call.bias = bias.floats();
-  QuantizedCodebook per_run;
-  if (op_.accuracy == Accuracy::kFast) {
-    if (!codebook_prepared_) {
-      per_run = quantize_codebook(spec_, codebook.floats(), call.row_groups);
-    }
-    call.quantized = codebook_prepared_ ? &quantized_ : &per_run;
+  // One row per sample, as for adaLN, keeps the fast mode: little work, and all tokens feel it.
+  const bool int8 = op_.accuracy == Accuracy::kInt8 && x.shape.size() > 2;
+  const bool fast = op_.accuracy == Accuracy::kFast || (op_.accuracy == Accuracy::kInt8 && !int8);
+  QuantizedCodebook quantized_now;
+  Int8Codebook int8_now;
+  if (!codebook_prepared_) {
+    if (fast) quantized_now = quantize_codebook(spec_, codebook.floats(), call.row_groups);
+    if (int8) int8_now = int8_codebook(spec_, codebook.floats(), call.row_groups);
   }
+  call.quantized = codebook_prepared_ ? &quantized_ : &quantized_now;
+  call.int8 = codebook_prepared_ ? &int8_ : &int8_now;
   call.y = output(context, shape);
   Pool pool{api_, context};
-  codebook_gemm(call, op_.accuracy, *op_.kernels, parallel_for, &pool);
+  if (int8) return codebook_gemm_int8(call, *op_.kernels, parallel_for, &pool);
+  codebook_gemm(call, fast ? Accuracy::kFast : Accuracy::kExact, *op_.kernels, parallel_for, &pool);
 }
 
 void Kernel::compute_decode(ort::KernelContext* context) {

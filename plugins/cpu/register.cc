@@ -19,7 +19,8 @@ namespace {
 Accuracy accuracy_from(const std::string& text) {
   if (text == "fast") return Accuracy::kFast;
   if (text == "exact") return Accuracy::kExact;
-  throw Error("session key vq4dit.accuracy is '" + text + "', needed 'fast' or 'exact'");
+  if (text == "int8") return Accuracy::kInt8;
+  throw Error("session key vq4dit.accuracy is '" + text + "', needed 'fast', 'exact' or 'int8'");
 }
 
 // A domain with its ops. ONNX Runtime keeps both addresses as long as a session lives, so that
@@ -65,7 +66,7 @@ ort::CustomOpDomain* domain_for(const void* api_table, Accuracy accuracy, const 
 }  // namespace vq4dit
 
 // Adds the ops of domain vq4dit to the options. Session keys, to be set before this call:
-// vq4dit.accuracy = fast (default) | exact, vq4dit.isa = scalar | avx2 | avx512 (default: best).
+// vq4dit.accuracy = fast (default) | exact | int8, vq4dit.isa = scalar | avx2 | avx512 (default: best).
 VQ4DIT_EXPORT vq4dit::ort::Status* RegisterCustomOps(vq4dit::ort::SessionOptions* options,
                                                      const vq4dit::ort::ApiBase* base) {
   using namespace vq4dit;

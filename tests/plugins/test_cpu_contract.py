@@ -270,7 +270,7 @@ def test_accuracy_key_must_come_before_the_registration():
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"accuracy": "precise"}, "vq4dit.accuracy is 'precise', needed 'fast' or 'exact'"),
+        ({"accuracy": "precise"}, "vq4dit.accuracy is 'precise', needed 'fast', 'exact' or 'int8'"),
         ({"accuracy": ""}, "vq4dit.accuracy is ''"),
         ({"isa": "neon9"}, "vq4dit.isa is 'neon9'; this machine and build have: scalar"),
     ],

@@ -41,7 +41,9 @@ def add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cfg-scale", type=float, default=2.0, help="guidance weight")
     parser.add_argument("--seed", type=int, default=0, help="seed of the noise")
     parser.add_argument("--threads", type=int, default=None, help="threads of one step")
-    parser.add_argument("--accuracy", choices=("fast", "exact"), default="fast", help="of kernels")
+    parser.add_argument(
+        "--accuracy", choices=("fast", "exact", "int8"), default="fast", help="of kernels"
+    )
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:

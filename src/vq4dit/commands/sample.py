@@ -38,7 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seed", type=int, default=0, help="0..2**64 - 1")
     parser.add_argument("--eta", type=float, default=0.0, help="fresh noise of ddim, 0..1")
-    parser.add_argument("--accuracy", choices=("fast", "exact"), default="fast", help="kernels")
+    parser.add_argument(
+        "--accuracy", choices=("fast", "exact", "int8"), default="fast", help="kernels"
+    )
     parser.add_argument("--threads", type=int, help="threads of one step")
     parser.add_argument("--batch-size", type=int, help="pictures of one step")
     parser.add_argument(
