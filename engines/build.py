@@ -72,7 +72,8 @@ def build_engine(
         out_dir: the directory to make.
         target: name in `targets.TARGETS`.
         weights: element type of weights and arithmetic, None for the target's own.
-        vae: folder of a diffusers AutoencoderKL, None for an engine without a decoder.
+        vae: diffusers folder or safetensors file of an AutoencoderKL or AutoencoderTiny, None for
+            an engine without a decoder.
         cfg: double the batch for classifier-free guidance.
         cfg_channels: leading channels that guidance acts on, None for all.
         label_names: one name per class, None for those of the source.

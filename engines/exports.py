@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import logging
-import math
 from pathlib import Path
 
-from vq4dit.errors import ArtifactError
 from vq4dit.weight_source import WeightSource
 
 from .targets import Target
-
-_log = logging.getLogger(__name__)
 
 
 def export_step(
@@ -44,25 +39,12 @@ def export_decoder(vae: Path, folder: Path, source: WeightSource, *, weights: st
     """Write and check decoder.onnx and its data; the weights' own scaling factor counts."""
     from vq4dit.export.check import check_model
     from vq4dit.export.decoder import build_decoder_model
-    from vq4dit.export.vae_folder import VaeFolder
 
-    with VaeFolder(vae) as opened:
-        channels, factor = opened.config.latent_channels, opened.config.scaling_factor
-    if channels != source.config.in_channels:
-        raise ArtifactError(
-            f"{vae}: the VAE has {channels} latent channels, the model "
-            f"{source.config.in_channels}; "
-            "give the VAE that the model was trained with"
-        )
-    if not math.isclose(factor, source.latent_scaling_factor, rel_tol=1e-4):
-        _log.warning(
-            "the weights say that latents are scaled by %g, the VAE in %s says %g; using the first",
-            source.latent_scaling_factor, vae, factor,
-        )  # fmt: skip
     model = build_decoder_model(
         vae,
         folder,
         latent_size=source.config.input_size,
+        latent_channels=source.config.in_channels,
         scaling_factor=source.latent_scaling_factor,
         weights=weights,
     )

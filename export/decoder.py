@@ -1,7 +1,8 @@
 """The VAE decoder as one ONNX file: latent (N, C, H, W) -> image (N, channels, 8H, 8W).
 
-Written directly from `config.json` and `diffusion_pytorch_model.safetensors` of an AutoencoderKL
-folder, without torch and without running the model, so that the bytes are the same each time.
+Written directly from a diffusers folder or a single safetensors file, without torch and without
+running the model, so that the bytes are the same each time. AutoencoderKL is here, AutoencoderTiny
+in `tiny_decoder`.
 The scaling is inside: the input is the sampler's latent, the image is not clipped. In a float16 or
 bfloat16 decoder convolutions and matrix products are narrow, all else is float32.
 Source: Rombach et al. 2022 (arXiv 2112.10752), appendix G; tensor names as in diffusers folders.
@@ -9,6 +10,7 @@ Source: Rombach et al. 2022 (arXiv 2112.10752), appendix G; tensor names as in d
 
 from __future__ import annotations
 
+import logging
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +23,11 @@ from .element_types import FP32, ElementType, element_type
 from .external_data import ExternalData, write_model
 from .graph import GraphBuilder
 from .linears import add_silu
-from .vae_folder import VaeFolder
+from .tiny_decoder import TinyDecoder
+from .vae_config import KlConfig, TinyConfig
+from .vae_source import VaeSource
+
+_log = logging.getLogger(__name__)
 
 DECODER_MODEL_NAME = "decoder.onnx"
 DECODER_DATA_NAME = "decoder.onnx.data"
@@ -51,11 +57,12 @@ def build_decoder_model(
     """Write `decoder.onnx` and `decoder.onnx.data` into a directory, which is made if need be.
 
     Args:
-        vae: folder of a diffusers AutoencoderKL.
+        vae: diffusers folder or safetensors file of an AutoencoderKL or AutoencoderTiny.
         directory: files of these names are replaced, others left alone.
-        latent_size: H and W of the latent; the batch N is dynamic.
+        latent_size: H and W of the latent, or of a tile of it; the batch N is dynamic.
         latent_channels: C of the step model's latents, None if the VAE's is right in any case.
-        scaling_factor: latents are VAE codes times this; None takes the VAE's own.
+        scaling_factor: latents are VAE codes times this; None takes the VAE's own. An
+            AutoencoderTiny takes latents as the sampler makes them, and its own factor counts.
         weights: element type of the products, "fp32", "fp16" or "bf16".
     Raises:
         OptionError: unknown element type.
@@ -63,17 +70,23 @@ def build_decoder_model(
         OSError: a file cannot be written; nothing is left under the final names by this call.
     """
     element = element_type(weights)
-    folder = VaeFolder(vae)
-    if latent_channels not in (None, folder.config.latent_channels):
+    source = VaeSource(vae)
+    config = source.config
+    if latent_channels not in (None, config.latent_channels):
         raise ArtifactError(
-            f"{vae}: the VAE has {folder.config.latent_channels} latent channels, the model "
+            f"{vae}: the VAE has {config.latent_channels} latent channels, the model "
             f"{latent_channels}; give the VAE that the model was trained with"
         )
     directory.mkdir(parents=True, exist_ok=True)
-    with folder, ExternalData(directory, DECODER_DATA_NAME) as data:
+    with source, ExternalData(directory, DECODER_DATA_NAME) as data:
         graph = GraphBuilder(data)
-        decoder = _Decoder(graph, folder, latent_size, element)
-        decoder.add(scaling_factor or folder.config.scaling_factor)
+        decoder: _KlDecoder | TinyDecoder
+        if isinstance(config, TinyConfig):
+            decoder = TinyDecoder(graph, source, config, latent_size, element)
+            decoder.add(config.scaling_factor)
+        else:
+            decoder = _KlDecoder(graph, source, config, latent_size, element)
+            decoder.add(_used_factor(vae, config, scaling_factor))
         model = graph.model("vq4dit_decoder")
         data.commit()
         write_model(model, directory / DECODER_MODEL_NAME)
@@ -81,25 +94,41 @@ def build_decoder_model(
     return DecoderModel(
         path=directory / DECODER_MODEL_NAME,
         data_path=directory / DECODER_DATA_NAME,
-        image_shape=(folder.config.out_channels, decoder.size, decoder.size),
+        image_shape=(config.out_channels, decoder.size, decoder.size),
         num_bytes=num_bytes,
     )
 
 
-class _Decoder:
+def _used_factor(vae: Path, config: KlConfig, given: float | None) -> float:
+    """The scaling factor to undo: the given one, which belongs to the latents, or the VAE's own."""
+    if given is None:
+        return config.scaling_factor
+    if not math.isclose(given, config.scaling_factor, rel_tol=1e-4):
+        _log.warning(
+            "the weights say that latents are scaled by %g, the VAE in %s says %g; using the first",
+            given, vae, config.scaling_factor,
+        )  # fmt: skip
+    return given
+
+
+class _KlDecoder:
     """Adds the decoder to a graph; node names are the module names of the state dict."""
 
     def __init__(
-        self, graph: GraphBuilder, folder: VaeFolder, latent_size: int, element: ElementType
+        self,
+        graph: GraphBuilder,
+        source: VaeSource,
+        config: KlConfig,
+        latent_size: int,
+        element: ElementType,
     ) -> None:
-        self._graph = graph
-        self._folder = folder
+        self._graph, self._source, self._config = graph, source, config
         self._element = element
         self.size = latent_size
 
     def add(self, scaling_factor: float) -> None:
         """The whole graph from input `latent` to output `image`."""
-        graph, config = self._graph, self._folder.config
+        graph, config = self._graph, self._config
         shape: list[int | str] = ["N", config.latent_channels, self.size, self.size]
         factor = graph.constant(scaling_factor, np.float32)
         x = graph.op("unscaled", "Div", graph.input("latent", shape), factor)
@@ -121,13 +150,13 @@ class _Decoder:
     def _middle(self, name: str, x: str, channels: int) -> str:
         """Residual block, attention if there is one, residual block."""
         x = self._residual(f"{name}.resnets.0", x, channels, channels)
-        if self._folder.config.mid_block_add_attention:
+        if self._config.mid_block_add_attention:
             x = self._attention(f"{name}.attentions.0", x, channels)
         return self._residual(f"{name}.resnets.1", x, channels, channels)
 
     def _up_block(self, index: int, x: str, channels: int, out_channels: int) -> str:
         """layers_per_block + 1 residual blocks, then twice the size in all but the last one."""
-        config, name = self._folder.config, f"decoder.up_blocks.{index}"
+        config, name = self._config, f"decoder.up_blocks.{index}"
         for layer in range(config.layers_per_block + 1):
             x = self._residual(f"{name}.resnets.{layer}", x, channels, out_channels)
             channels = out_channels
@@ -168,9 +197,7 @@ class _Decoder:
         q = graph.op(f"{name}.q_scaled", "Mul", q, scale)
         k = graph.op(f"{name}.k_turned", "Transpose", k, perm=[0, 2, 1])
         scores = graph.op(f"{name}.scores", "MatMul", q, k)  # (N, HW, HW)
-        weights = self._narrow(
-            graph.op(f"{name}.softmax", "Softmax", self._wide(scores), axis=-1)
-        )
+        weights = self._narrow(graph.op(f"{name}.softmax", "Softmax", self._wide(scores), axis=-1))
         mixed = graph.op(f"{name}.mixed", "MatMul", weights, v)  # (N, HW, C)
         y = self._wide(self._linear(f"{name}.to_out.0", mixed, channels))
         turned = graph.op(f"{name}.turned", "Transpose", y, perm=[0, 2, 1])
@@ -193,7 +220,7 @@ class _Decoder:
 
     def _norm(self, name: str, x: str, channels: int) -> str:
         """GroupNorm by InstanceNormalization; GroupNormalization has its final form in opset 21."""
-        graph, groups = self._graph, self._folder.config.norm_num_groups
+        graph, groups = self._graph, self._config.norm_num_groups
         ones, zeros = (graph.constant(np.full(groups, value), np.float32) for value in (1, 0))
         split = graph.reshape(f"{name}.groups", x, [0, groups, -1])
         normal = graph.op(
@@ -209,7 +236,7 @@ class _Decoder:
     def _linear(self, name: str, x: str, channels: int) -> str:
         """A linear layer C -> C in the narrow type; the weight is stored as (I, O)."""
         graph, dtype = self._graph, self._element.numpy_dtype
-        weight = self._folder.tensor(f"{name}.weight", (channels, channels))
+        weight = self._source.tensor(f"{name}.weight", (channels, channels))
         stored = graph.initializer(f"{name}.weight", np.ascontiguousarray(weight.T, dtype=dtype))
         product = graph.op(f"{name}.product", "MatMul", x, stored)
         bias = self._weight(f"{name}.bias", (channels,), element=self._element)
@@ -223,8 +250,8 @@ class _Decoder:
         stored: tuple[int, ...] | None = None,
         element: ElementType = FP32,
     ) -> str:
-        """An initializer from the folder, reshaped to `stored` if that is given."""
-        array = self._folder.tensor(name, shape).astype(element.numpy_dtype, copy=False)
+        """An initializer from the VAE, reshaped to `stored` if that is given."""
+        array = self._source.tensor(name, shape).astype(element.numpy_dtype, copy=False)
         return self._graph.initializer(name, array.reshape(stored or shape))
 
     def _narrow(self, x: str) -> str:

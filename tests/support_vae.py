@@ -36,7 +36,7 @@ def random_latent(vae, size, num_samples=2):
     return np.random.default_rng(3).standard_normal(shape).astype(np.float32)
 
 
-def make_tiny_vae(folder, widths=(8, 8, 12), num_blocks=(2, 1, 1), seed=0, **options):
+def make_tiny_vae(folder, widths=(8, 8, 8), num_blocks=(2, 1, 1), seed=0, **options):
     """A random AutoencoderTiny, saved."""
     torch.manual_seed(seed)
     vae = AutoencoderTiny(

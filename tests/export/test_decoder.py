@@ -111,7 +111,7 @@ def test_the_bytes_are_the_same_each_time(tmp_path):
     "changes, found",
     [
         ({"up_block_types": ["AttnUpDecoderBlock2D"] * 2}, "up_block_types"),
-        ({"_class_name": "AutoencoderTiny"}, "AutoencoderTiny"),
+        ({"_class_name": "AutoencoderDC"}, "AutoencoderDC"),
         ({"act_fn": "relu"}, "act_fn is 'relu'"),
         ({"latents_mean": [0.0]}, "latents_mean"),
         ({"block_out_channels": 8}, "block_out_channels"),

@@ -35,7 +35,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "the target's own if not given",
     )
     parser.add_argument(
-        "--vae", type=Path, help="folder of a diffusers AutoencoderKL; without it no pictures"
+        "--vae",
+        type=Path,
+        help="AutoencoderKL or AutoencoderTiny: a diffusers folder or a safetensors file; without "
+        "it no pictures",
     )
     parser.add_argument(
         "--no-cfg", action="store_true", help="no classifier-free guidance: half the work per step"
