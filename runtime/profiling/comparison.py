@@ -52,15 +52,15 @@ def _at(engine: dict[str, Any], path: tuple[str, ...]) -> float | None:
 
 
 def _peak(engine: dict[str, Any]) -> float | None:
-    phases = engine.get("memory", {}).get("phases", [])
+    phases = (engine.get("memory") or {}).get("phases", [])
     return max((phase["peak_bytes"] for phase in phases), default=None)
 
 
 def _joules(engine: dict[str, Any]) -> float | None:
-    sources = engine.get("energy", {}).get("sources", [])
+    sources = (engine.get("energy") or {}).get("sources", [])
     return sources[0]["joules_per_step"] if sources else None
 
 
 def _parts(engine: dict[str, Any]) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = engine.get("layers", {}).get("parts", [])
+    rows: list[dict[str, Any]] = (engine.get("layers") or {}).get("parts", [])
     return rows

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from vq4dit.errors import OptionError
+from vq4dit.errors import BackendUnavailable, OptionError
 from vq4dit.runtime.images import PICTURE_CHANNELS
 from vq4dit.runtime.pipeline import Pipeline
 from vq4dit.runtime.session import NodeTime
@@ -130,10 +130,17 @@ class EngineUnderTest:
         self.result["host_overhead_per_step"] = latency(gaps).to_dict() if gaps else None
 
     def measure_layers(self, peaks: Peaks, event_cost: EventCost) -> None:
-        """Times of the step's and the decoder's layers, in sessions of their own."""
-        profile, self.result["layers"] = step_layers(
-            self.pipeline, self._options, peaks=peaks, event_cost=event_cost
-        )
+        """Times of the step's and the decoder's layers, in sessions of their own.
+
+        Where the backend cannot tell them the reason is noted instead.
+        """
+        try:
+            profile, self.result["layers"] = step_layers(
+                self.pipeline, self._options, peaks=peaks, event_cost=event_cost
+            )
+        except BackendUnavailable as error:
+            self.result["layers"], self.result["layers_why_not"] = None, str(error)
+            return
         self.result["decoder_layers"] = decoder_layers(
             self.pipeline, self._options, peaks=peaks, event_cost=event_cost
         )

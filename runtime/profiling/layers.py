@@ -11,14 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from vq4dit.errors import BackendUnavailable
+from vq4dit.runtime.open_session import native_library
 from vq4dit.runtime.ort_session import CPU_PROVIDERS, OrtDecoderSession, OrtStepSession
-from vq4dit.runtime.pipeline import Pipeline, native_library
+from vq4dit.runtime.pipeline import Pipeline
 
 from .breakdown import breakdown
 from .event_cost import EventCost
 from .inputs import step_inputs
 from .options import ProfileOptions
-from .ort_nodes import NodeProfile, account, profile_nodes
+from .ort_nodes import NodeProfile, account, optimized_path, profile_nodes
 from .peaks import Peaks
 from .timed_sessions import decoder_session, step_session
 
@@ -55,8 +56,8 @@ def step_layers(
         )
     else:
         raise BackendUnavailable(
-            f"{pipeline.engine_dir}: target {pipeline.manifest.target} cannot time its layers; "
-            "profile with --no-layers"
+            f"{pipeline.engine_dir}: target {pipeline.manifest.target} does not tell the times of "
+            "its layers here; run a profiler of the backend, such as trtexec --dumpProfile"
         )
     return profile, _result(profile, peaks, is_decoder=False)
 
@@ -86,13 +87,16 @@ def decoder_layers(
 
 
 def _profiled_step(pipeline: Pipeline, options: ProfileOptions, prefix: Path) -> OrtStepSession:
+    """The step model with the profiler on; its optimised graph too where it has function bodies."""
+    library = native_library(pipeline.manifest)
     return OrtStepSession(
         _path(pipeline, "step"),
-        library=native_library(pipeline.manifest),
+        library=library,
         accuracy=options.accuracy,
         threads=options.threads,
         providers=tuple(options.providers or CPU_PROVIDERS),
         profile_prefix=prefix,
+        optimized_path=optimized_path(prefix) if library is None else None,
     )
 
 

@@ -20,8 +20,10 @@ import numpy as np
 from vq4dit.errors import Vq4ditError
 from vq4dit.runtime.session import NodeTime, Shape
 
+from .body_names import named_after_linears
 from .event_cost import EventCost
 from .latency import MIN_REPEATS, fastest, mean_of_fastest
+from .onnx_wire import read_nodes
 
 _BYTES_OF = {"double": 8, "int64": 8, "uint64": 8, "float": 4, "int32": 4, "uint32": 4,
              "float16": 2, "bfloat16": 2, "int16": 2, "uint16": 2}  # fmt: skip
@@ -98,7 +100,8 @@ def profile_nodes(
     """Alternate plain and profiled runs and account for the nodes.
 
     Args:
-        open_profiled: opens the model with the profiler on and a path to begin the profile's with.
+        open_profiled: opens the model with the profiler on and a path to begin the profile's with;
+            where it writes the optimised graph to `optimized_path`, that names unnamed nodes.
         run_profiled: one run of what was opened; run_plain: the same run without profiler.
         repeats: runs of each; fewer, but MIN_REPEATS, when they take over budget_seconds.
         event_cost: the profiler's cost per node, from `measure_event_cost`.
@@ -107,7 +110,8 @@ def profile_nodes(
     """
     warm_up = 2
     with tempfile.TemporaryDirectory(prefix="vq4dit-profile-") as folder:
-        session = open_profiled(Path(folder, "nodes"))
+        prefix = Path(folder, "nodes")
+        session = open_profiled(prefix)
         try:
             for _ in range(warm_up):
                 run_profiled(session)
@@ -121,9 +125,18 @@ def profile_nodes(
                 plain.append(_seconds(run_plain))
                 profiled.append(_seconds(lambda: run_profiled(session)))
             runs = runs_of_profile(session.end_profiling())[warm_up:]
+            graph = optimized_path(prefix)
+            if graph.is_file():
+                nodes = read_nodes(graph.read_bytes())
+                runs = [named_after_linears(run, nodes) for run in runs]
         finally:
             session.close()
     return account(runs, plain, profiled, event_cost)
+
+
+def optimized_path(prefix: Path) -> Path:
+    """Where the optimised graph lies beside a profile of this prefix."""
+    return prefix.with_suffix(".onnx")
 
 
 def account(

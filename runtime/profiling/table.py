@@ -54,13 +54,14 @@ def _engine(engine: dict[str, Any], options: dict[str, Any]) -> list[str]:
     lines += _latency(engine, options)
     if "throughput" in engine:
         lines += ["", *_throughput(engine)]
-    if "layers" in engine:
+    if engine.get("layers_why_not"):
+        lines += ["", *_wrapped(f"layers: {engine['layers_why_not']}")]
+    if engine.get("layers"):
         lines += ["", *_parts(engine["layers"]), "", *_layers(engine["layers"])]
     if engine.get("memory"):
         lines += ["", *_memory(engine["memory"])]
     if "energy" in engine:
-        lines += ["", *wrap(_energy(engine["energy"]), WIDTH - 2, initial_indent="  ",
-                            subsequent_indent="  ")]  # fmt: skip
+        lines += ["", *_wrapped(_energy(engine["energy"]))]
     return lines
 
 
@@ -134,6 +135,10 @@ def _energy(energy: dict[str, Any]) -> str:
         f"{three_digits(row['joules_per_image'])} J per picture"
         for row in energy["sources"]
     )
+
+
+def _wrapped(words: str) -> list[str]:
+    return wrap(words, WIDTH, initial_indent="  ", subsequent_indent="  ")
 
 
 def _comparison(document: dict[str, Any]) -> list[str]:

@@ -6,8 +6,10 @@ import onnxruntime
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support_export import TINY, random_source
 
-from vq4dit.runtime.profiling.onnx_wire import WireNode, _varint, model_bytes
+from vq4dit.export.step import build_step_model
+from vq4dit.runtime.profiling.onnx_wire import WireNode, _varint, model_bytes, read_nodes
 
 
 def split_model():
@@ -38,3 +40,35 @@ def test_varint_round_trip(value):
     data = _varint(value)
     assert sum((byte & 0x7F) << 7 * i for i, byte in enumerate(data)) == value
     assert all(byte & 0x80 for byte in data[:-1]) and not data[-1] & 0x80
+
+
+def test_nodes_are_read_back():
+    nodes = read_nodes(split_model())
+    assert [(n.op, n.name, n.inputs, n.outputs) for n in nodes] == [
+        ("Split", "probe.0", ["x"], ["a", "b"]),
+        ("Concat", "probe.1", ["b", "a"], ["y"]),
+    ]
+
+
+def test_nodes_of_an_exported_model_are_those_that_onnx_reads(tmp_path):
+    built = build_step_model(random_source(TINY), tmp_path)
+    expected = [
+        (n.op_type, n.name, list(n.input), list(n.output))
+        for n in onnx.load(built.path, load_external_data=False).graph.node
+    ]
+    found = [(n.op, n.name, n.inputs, n.outputs) for n in read_nodes(built.path.read_bytes())]
+    assert found == expected
+
+
+@given(st.binary(max_size=80))
+def test_other_bytes_are_read_or_refused(data):
+    try:
+        assert isinstance(read_nodes(data), list)
+    except ValueError as error:
+        assert str(error)
+
+
+@pytest.mark.parametrize("length", [1, 10, 60])
+def test_a_cut_off_model_is_refused(length):
+    with pytest.raises(ValueError, match="late|within a number"):
+        read_nodes(split_model()[:-length])

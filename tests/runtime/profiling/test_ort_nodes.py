@@ -3,7 +3,6 @@
 import json
 from dataclasses import replace
 
-import numpy as np
 import pytest
 from support_export import TINY, random_source
 
@@ -14,7 +13,7 @@ from vq4dit.runtime.ort_session import OrtStepSession
 from vq4dit.runtime.profiling.event_cost import EventCost
 from vq4dit.runtime.profiling.ort_nodes import account, profile_nodes, runs_of_profile
 from vq4dit.runtime.profiling.parts import part_of
-from vq4dit.runtime.session import NodeTime, StepInputs
+from vq4dit.runtime.session import NodeTime
 
 NO_COST = EventCost(per_node_us=0.0, per_tensor_us=0.0, renaming_us=0.0)
 
@@ -98,15 +97,14 @@ def test_runs_must_have_the_same_nodes(runs):
 
 @pytest.mark.ort
 @pytest.mark.parametrize("dense", [(), ("attn.qkv", "proj", "fc1", "fc2", "adaLN_modulation.1")])
-def test_a_real_step_model(tmp_path, dense):
+def test_a_real_step_model(tmp_path, dense, step_inputs_of_two):
     built = build_step_model(random_source(TINY, dense=dense), tmp_path)
-    inputs = step()
     arguments = {"library": ort_library_path(), "threads": 1}
     plain = OrtStepSession(built.path, **arguments)
     found = profile_nodes(
         lambda prefix: OrtStepSession(built.path, profile_prefix=prefix, **arguments),
-        lambda session: session.run(inputs),
-        lambda: plain.run(inputs),
+        lambda session: session.run(step_inputs_of_two),
+        lambda: plain.run(step_inputs_of_two),
         repeats=8,
         budget_seconds=20.0,
         event_cost=NO_COST,
@@ -119,17 +117,3 @@ def test_a_real_step_model(tmp_path, dense):
     assert found.plain_ms > 0 and found.num_runs == 3
     assert len(found.last_run) == len(found.nodes)
     assert not list(tmp_path.glob("nodes*"))
-
-
-def step():
-    rng = np.random.default_rng(0)
-    latent = rng.standard_normal((2, 4, 8, 8), np.float32)
-    return StepInputs(
-        latent=latent,
-        timestep=np.full(2, 500.0, np.float32),
-        label=np.array([0, 3]),
-        cfg_scale=np.full(2, 4.0, np.float32),
-        coefficients=np.full((2, 8), 0.5, np.float32),
-        noise=np.zeros_like(latent),
-        history=np.zeros_like(latent),
-    )
