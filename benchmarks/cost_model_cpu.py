@@ -34,7 +34,7 @@ from vq4dit.model_config import ModelConfig
 from vq4dit.plugins import ort_library_path
 from vq4dit.plugins.layout import AssignmentLayout
 from vq4dit.prediction.attribution import seconds_by_op
-from vq4dit.prediction.cpu import CpuMeasurement, CpuModel, fit_cpu_model
+from vq4dit.prediction.cpu import CpuMeasurement, CpuModel, fit_cpu_model, weight_bytes
 from vq4dit.prediction.step_ops import StepOp, step_ops
 from vq4dit.runtime.ort_session import OrtStepSession
 from vq4dit.runtime.profiling.event_cost import EventCost, measure_event_cost
@@ -42,6 +42,7 @@ from vq4dit.runtime.profiling.ort_nodes import profile_nodes
 from vq4dit.runtime.session import StepInputs
 
 FIT_SHAPES = ((256, 1024), (384, 1536), (768, 768), (768, 3072), (1536, 384), (2048, 512))
+LARGE_FIT_SHAPES = ((2048, 3072), (3072, 2048), (2560, 5120))  # of few rows only: cold weights
 TEST_SHAPES = (*TOKEN_SHAPES, ADALN_SHAPE)
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 TEST_ROWS = (1, 2, 8, 64, 256, 512)
@@ -49,7 +50,7 @@ RESULTS = Path(__file__).with_name("RESULTS.md")
 
 #: Share of a processor below which a measurement is worthless, and how often it is tried again.
 _SHARE = 0.95
-_ATTEMPTS = 40
+_ATTEMPTS = 12
 
 _IMPLEMENTATION = {"ort-fp32": "fp32", "vq4dit-fast": "fast", "vq4dit-exact": "exact"}
 
@@ -93,15 +94,18 @@ def gemm_measurements(
     for k, n in shapes:
         for m in rows:
             for row in _undisturbed_case(m, k, n):
-                implementation = _IMPLEMENTATION[row["impl"]]
+                implementation = _IMPLEMENTATION.get(row["impl"])
+                if implementation is None:
+                    continue
                 activation = "bare" if implementation == "fp32" else "none"  # it adds no bias
                 op = StepOp(
                     name=f"{k} -> {n}", part="MLP", kind="linear", m=m, n=n, k=k,
                     activation=activation, is_quantized=True,
                 )  # fmt: skip
                 yield CpuMeasurement(
-                    op=op, implementation=implementation, seconds=row["min_ms"] / 1e3
-                )
+                    op=op, implementation=implementation, seconds=row["min_ms"] / 1e3,
+                    is_cold=_is_cold([op], implementation),
+                )  # fmt: skip
 
 
 def engine_measurements(
@@ -132,10 +136,26 @@ def engine_measurements(
             break
     ops = step_ops(config, batch, cfg=cfg)
     seconds = seconds_by_op(ops, profile.nodes)
+    is_cold = _is_cold(ops, implementation)
     return [
-        CpuMeasurement(op=op, implementation=implementation, seconds=max(seconds[op.name], 1e-7))
+        CpuMeasurement(
+            op=op, implementation=implementation, seconds=max(seconds[op.name], 1e-7),
+            is_cold=is_cold,
+        )
         for op in ops
-    ]
+    ]  # fmt: skip
+
+
+def last_level_cache_bytes() -> int:
+    """Of this machine by Linux; 32 MiB where it does not tell."""
+    files = sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size"))
+    return max(
+        (int(file.read_text().strip().rstrip("K")) << 10 for file in files), default=32 << 20
+    )
+
+
+def _is_cold(ops: list[StepOp], implementation: str) -> bool:
+    return weight_bytes(ops, implementation) > last_level_cache_bytes() / 2
 
 
 def _undisturbed_case(m: int, k: int, n: int) -> list[dict[str, Any]]:
@@ -159,6 +179,7 @@ def _is_undisturbed(share: float, attempt: int) -> bool:
 def _measured(args: argparse.Namespace) -> dict[str, Any]:
     cost = measure_event_cost()
     fit = list(gemm_measurements(FIT_SHAPES, ROWS))
+    fit += gemm_measurements(LARGE_FIT_SHAPES, ROWS[:5])
     with tempfile.TemporaryDirectory() as folder:
         for number, (config, batches) in enumerate(FIT_MODELS):
             for batch in batches:
@@ -167,16 +188,23 @@ def _measured(args: argparse.Namespace) -> dict[str, Any]:
         model = fit_cpu_model(fit, f"{about['processor']}, one thread")
         tests = _random_engine(Path(folder, "wide"), WIDE, 1, cost)
         classes = _class_rows("block as wide as DiT-XL/2", 1, tests, model)
+        operations = [_op_row(row, model) for row in tests]
         for directory in args.engine:
             for batch in ENGINE_BATCHES:
                 measured = _built_engine(directory, batch, cost)
                 classes += _class_rows(directory.name, batch, measured, model)
+                operations += [
+                    _op_row(row, model) | {"test": directory.name, "batch": batch}
+                    for row in measured
+                    if not row.op.name.startswith("blocks.") or row.op.name.startswith("blocks.0.")
+                ]
     held_out = list(gemm_measurements(TEST_SHAPES, TEST_ROWS))
     return {
         "machine": about,
         "model": model.to_dict(),
         "fit": [_op_row(row, model) for row in fit],
         "classes": classes,
+        "operations": operations,
         "gemm": [_op_row(row, model) for row in held_out],
     }
 
@@ -215,7 +243,7 @@ def _class_rows(
     """Sums over the operations of each part, and of the whole step."""
     sums: dict[tuple[str, str], list[float]] = {}
     for row in measured:
-        predicted = model.seconds(row.op, row.implementation)
+        predicted = model.seconds(row.op, row.implementation, is_cold=row.is_cold)
         for name in (row.op.part, "whole step"):
             total = sums.setdefault((row.implementation, name), [0.0, 0.0])
             total[0] += 1e6 * row.seconds
@@ -235,7 +263,7 @@ def _class_rows(
 
 
 def _op_row(row: CpuMeasurement, model: CpuModel) -> dict[str, Any]:
-    predicted = model.seconds(row.op, row.implementation)
+    predicted = model.seconds(row.op, row.implementation, is_cold=row.is_cold)
     return {
         "op": row.op.name,
         "kind": row.op.kind,

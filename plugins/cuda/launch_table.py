@@ -1,98 +1,139 @@
-"""The launches that the cost model chooses among: tiles, warps, resources and instruction counts.
+"""The launches that the cost model chooses among: what one thread block does, holds and executes.
 
-One `Tile` is one compiled GEMM variant, ours or a GEMM library's. Resources of ours are those that
-ptxas reports for compute capability 8.0 (`benchmarks/cuda_static.py`).
+Ours are the tiles of `configuration.TILES` with the counts that ptxas and nvdisasm give for compute
+capability 8.0 (`benchmarks/cuda_static.py`; a test compares). Those of a GEMM library are shapes of
+CUTLASS's device library with counts scaled from one plain float16 GEMM.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-_WARP = 32
+from .configuration import DECODE_TILES, GEMM_TILES, GEMV_TILES, Tile
+from .sm_limits import WARP
+
+#: Columns of x that one round of a main loop takes.
+STEP = 64
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tile:
-    """One GEMM kernel variant.
+class LaunchTile:
+    """One GEMM or GEMV variant.
 
     Args:
-        rows, columns: of y that one thread block computes (BM, BN).
-        depth: columns of x per main-loop step (BK).
-        warp_rows, warp_columns: of the part of it that one warp computes.
-        k_groups: groups of warps that split the steps between them and add up at the end.
-        stages: steps in flight.
-        registers: of one thread.
-        loop_instructions: of one warp in one main-loop step.
+        block_m, block_n: rows of x and rows of W of one block; warp_m, warp_n: of one warp.
+        depth: columns of one main-loop step.
+        split_k: slices of the columns that the warps of a block share out.
+        steps_ahead: steps that are loaded before they are needed: those of the later of x and W.
+        stages: steps of x (and of a dense W) that a block holds.
+        registers: of one thread; loop_instructions: of one warp in one step.
     """
 
-    rows: int
-    columns: int
-    depth: int
-    warp_rows: int
-    warp_columns: int
+    block_m: int
+    block_n: int
+    warp_m: int
+    warp_n: int
     stages: int
+    steps_ahead: int
     registers: int
-    loop_instructions: int
-    k_groups: int = 1
+    loop_instructions: float
+    depth: int = STEP
+    split_k: int = 1
 
     @property
     def name(self) -> str:
-        """Such as 128x64x64 or 64x64x64/2 (two groups of warps along K)."""
-        split = f"/{self.k_groups}" if self.k_groups > 1 else ""
-        return f"{self.rows}x{self.columns}x{self.depth}{split}"
+        """Such as 128x64x64 w4 (warps), with /2 for two slices of the columns."""
+        split = f"/{self.split_k}" if self.split_k > 1 else ""
+        return f"{self.block_m}x{self.block_n}x{self.depth} w{self.warps}{split}"
+
+    @property
+    def slice_warps(self) -> int:
+        """Warps of one slice."""
+        return (self.block_m // self.warp_m) * (self.block_n // self.warp_n)
 
     @property
     def warps(self) -> int:
-        """Warps of one thread block."""
-        across = (self.rows // self.warp_rows) * (self.columns // self.warp_columns)
-        return across * self.k_groups
+        """Warps of a block."""
+        return self.slice_warps * self.split_k
 
     @property
     def threads(self) -> int:
-        """Threads of one thread block."""
-        return _WARP * self.warps
+        """Threads of a block."""
+        return WARP * self.warps
 
 
-def _tile(
-    shape: tuple[int, int, int],
-    warp: tuple[int, int],
-    stages: int,
-    registers: int,
-    loop: int,
-    k_groups: int = 1,
-) -> Tile:
-    return Tile(
-        rows=shape[0],
-        columns=shape[1],
-        depth=shape[2],
-        warp_rows=warp[0],
-        warp_columns=warp[1],
-        stages=stages,
+#: Tile -> registers of a thread, instructions of a warp in one round of the main loop: 64 columns
+#: of a GEMM, `stages` times 64 of a GEMV. 2 bits, mma16, compute capability 8.0.
+CODE_COUNTS: dict[Tile, tuple[int, int]] = dict(
+    zip(
+        (*GEMM_TILES[:5], *GEMV_TILES[:3]),
+        ((227, 327), (152, 185), (154, 199), (102, 147), (100, 157), (123, 786), (126, 780),
+         (123, 786)),
+        strict=True,
+    )
+)  # fmt: skip
+
+
+def _ours(tile: Tile, *, is_gemv: bool) -> LaunchTile:
+    """A configured tile with its counts, estimated where none are in the table."""
+    registers, loop = CODE_COUNTS.get(tile) or _estimate(tile, is_gemv=is_gemv)
+    return LaunchTile(
+        block_m=tile.block_m,
+        block_n=tile.block_n,
+        warp_m=tile.warp_m,
+        warp_n=tile.warp_n,
+        stages=tile.stages,
+        steps_ahead=tile.stages if is_gemv else 1,  # assignments: one step ahead in the GEMM
         registers=registers,
-        loop_instructions=loop,
-        k_groups=k_groups,
+        loop_instructions=loop / tile.stages if is_gemv else loop,
+        split_k=tile.split_k,
+    )
+
+
+def _estimate(tile: Tile, *, is_gemv: bool) -> tuple[int, int]:
+    """Registers and instructions of a tile that was not counted: products, look-ups, the rest."""
+    products = max(tile.warp_m, 16) * tile.warp_n * STEP // (16 * 8 * 16)
+    lookups = tile.warp_n * STEP // (8 * 16)
+    loop = products + 3 * lookups + max(tile.warp_m, 16) // 4 + 50
+    registers = min(255, 100 + max(tile.warp_m, 16) * tile.warp_n // 32)
+    return registers, loop * (tile.stages if is_gemv else 1)
+
+
+def _library(shape: tuple[int, int, int], warp: tuple[int, int], stages: int) -> LaunchTile:
+    """A plain float16 GEMM; instructions: products, fragments and copies, and 40 of the rest."""
+    rows, columns, depth = shape
+    products = warp[0] * warp[1] * depth // (16 * 8 * 16)
+    fragments = (warp[0] + warp[1]) * depth // (16 * 16)
+    threads = WARP * (rows // warp[0]) * (columns // warp[1])
+    copies = (rows + columns) * depth // (8 * threads)
+    return LaunchTile(
+        block_m=rows,
+        block_n=columns,
+        warp_m=warp[0],
+        warp_n=warp[1],
+        depth=depth,
+        stages=stages,
+        steps_ahead=stages - 1,
+        registers=min(255, 100 + warp[0] * warp[1] // 32),
+        loop_instructions=products + fragments + 3 * copies + 40,
     )
 
 
 #: Ours.
-CODEBOOK_TILES: tuple[Tile, ...] = (
-    _tile((128, 128, 64), (64, 64), 3, 206, 349),
-    _tile((128, 128, 64), (64, 32), 3, 136, 193),
-    _tile((128, 64, 64), (64, 32), 3, 136, 208),
-    _tile((64, 64, 64), (32, 32), 4, 91, 149),
-)
+CODEBOOK_GEMMS = tuple(_ours(tile, is_gemv=False) for tile in GEMM_TILES)
+CODEBOOK_GEMVS = tuple(_ours(tile, is_gemv=True) for tile in GEMV_TILES)
+DECODES = DECODE_TILES
 
-#: What a GEMM library is taken to have on mma.sync: shapes of CUTLASS's device library. Its
-#: instruction counts follow that of one measured fp16 loop (331 for a warp tile of 64 x 64).
-LIBRARY_TILES: tuple[Tile, ...] = (
-    _tile((256, 128, 64), (64, 64), 3, 230, 331),
-    _tile((128, 256, 64), (64, 64), 3, 230, 331),
-    _tile((256, 128, 32), (64, 64), 3, 230, 172),
-    _tile((128, 256, 32), (64, 64), 3, 230, 172),
-    _tile((128, 128, 64), (64, 64), 4, 230, 331),
-    _tile((128, 128, 32), (64, 64), 4, 230, 172),
-    _tile((128, 128, 64), (64, 32), 4, 140, 190),
-    _tile((128, 64, 64), (64, 32), 4, 140, 190),
-    _tile((64, 128, 64), (32, 64), 4, 140, 190),
-    _tile((64, 64, 64), (32, 32), 5, 100, 130),
+#: A GEMM library's.
+LIBRARY_GEMMS = (
+    _library((256, 128, 64), (64, 64), 3),
+    _library((128, 256, 64), (64, 64), 3),
+    _library((256, 128, 32), (64, 64), 3),
+    _library((128, 256, 32), (64, 64), 3),
+    _library((128, 128, 64), (64, 64), 4),
+    _library((128, 128, 32), (64, 64), 4),
+    _library((128, 128, 64), (64, 32), 4),
+    _library((128, 64, 64), (64, 32), 4),
+    _library((64, 128, 64), (32, 64), 4),
+    _library((64, 64, 64), (32, 32), 5),
 )

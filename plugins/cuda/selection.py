@@ -10,22 +10,21 @@ from dataclasses import dataclass, replace
 
 from vq4dit.errors import OptionError
 
-from .cost_model import (
-    GEMV_MAX_M,
-    CodebookFormat,
-    Prediction,
-    predict_decode,
-    predict_gemm,
-    predict_gemv,
-)
+from .codebook_format import CodebookFormat
+from .cost_model import predict_decode, predict_dense_gemv, predict_gemm, predict_gemv
+from .cost_terms import Prediction
 from .efficiency import ASSUMED, Efficiencies
 from .gpu_table import Gpu
-from .launch_table import CODEBOOK_TILES, LIBRARY_TILES
+from .launch_table import CODEBOOK_GEMMS, CODEBOOK_GEMVS, LIBRARY_GEMMS
 
 #: Blocks that may share one tile of y along K.
 _SPLITS = (1, 2, 3, 4)
 #: Columns of x per split below which none is worth its exchange.
 _MIN_SPLIT_K = 256
+#: Rows of x up to which our GEMV is considered: more would read the assignments again and again.
+_GEMV_ROWS = 64
+#: Rows of x up to which a library is taken to read its weights at full bandwidth.
+_DENSE_GEMV_ROWS = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,11 +58,15 @@ def choose_dense(
             gpu, tile, m, n, k, weight=None, split_k=split, is_weight_in_l2=is_weight_in_l2,
             bytes_per_output=bytes_per_output, efficiencies=efficiencies,
         )
-        for tile in LIBRARY_TILES
+        for tile in LIBRARY_GEMMS
         for split in _splits(k)
     ]  # fmt: skip
-    if m <= GEMV_MAX_M and not is_weight_in_l2:
-        candidates.append(predict_gemv(gpu, m, n, k, weight=None, efficiencies=efficiencies))
+    if m <= _DENSE_GEMV_ROWS and not is_weight_in_l2:
+        candidates.append(
+            predict_dense_gemv(
+                gpu, m, n, k, bytes_per_output=bytes_per_output, efficiencies=efficiencies
+            )
+        )
     return _fastest(candidates)
 
 
@@ -85,11 +88,17 @@ def codebook_candidates(
             gpu, tile, m, n, k, weight=weight, split_k=split, bytes_per_output=bytes_per_output,
             efficiencies=efficiencies,
         )
-        for tile in CODEBOOK_TILES
+        for tile in CODEBOOK_GEMMS
         for split in splits
     ]  # fmt: skip
-    if m <= GEMV_MAX_M:
-        found.append(predict_gemv(gpu, m, n, k, weight=weight, efficiencies=efficiencies))
+    found += [
+        predict_gemv(
+            gpu, tile, m, n, k, weight=weight, bytes_per_output=bytes_per_output,
+            efficiencies=efficiencies,
+        )
+        for tile in CODEBOOK_GEMVS
+        if m <= _GEMV_ROWS
+    ]  # fmt: skip
     if launcher.has_workspace and launcher.max_launches > 1:
         found.append(
             decode_then_gemm(

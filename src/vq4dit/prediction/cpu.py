@@ -6,8 +6,9 @@ measurements by least squares of relative errors, large ones cut (Huber 1964), w
 zero. So the model can be held against sizes that it was not fitted to: `benchmarks/
 cost_model_cpu.py` does, and reports the error.
 
-Source of the quantities of quantized linears: `plugins/cpu/README.md` (tables, look-ups, blocks of
-rows). One thread.
+Weights count as cold where those of the whole run do not fit half of the last-level cache: then
+each is read from memory every time. Source of the quantities of quantized linears:
+`plugins/cpu/README.md` (tables, look-ups, blocks of rows). One thread.
 """
 
 from __future__ import annotations
@@ -42,11 +43,12 @@ _REWEIGHTINGS = 10
 
 @dataclass(frozen=True, kw_only=True)
 class CpuMeasurement:
-    """Seconds that one operation took, and how its weight is stored."""
+    """Seconds that one operation took, how its weight is stored, and whether weights are cold."""
 
     op: StepOp
     implementation: str
     seconds: float
+    is_cold: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +63,9 @@ class CpuModel:
     calibration: str
     costs: Mapping[str, Mapping[str, float]]
 
-    def seconds(self, op: StepOp, implementation: str, *, bits: int = 2) -> float:
+    def seconds(
+        self, op: StepOp, implementation: str, *, is_cold: bool = False, bits: int = 2
+    ) -> float:
         """Predicted time of one operation.
 
         Raises:
@@ -76,7 +80,9 @@ class CpuModel:
         costs = self.costs[name]
         return sum(
             amount * costs.get(quantity, 0.0)
-            for quantity, amount in quantities(op, implementation, bits=bits).items()
+            for quantity, amount in quantities(
+                op, implementation, is_cold=is_cold, bits=bits
+            ).items()
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -107,7 +113,9 @@ def op_class(op: StepOp, implementation: str) -> str:
     return f"linear/{implementation}{few}"
 
 
-def quantities(op: StepOp, implementation: str, *, bits: int = 2) -> dict[str, float]:
+def quantities(
+    op: StepOp, implementation: str, *, is_cold: bool = False, bits: int = 2
+) -> dict[str, float]:
     """What an operation does, in numbers; "call" is 1 for each operation."""
     name = op_class(op, implementation)
     if op.kind == "attention":
@@ -130,6 +138,7 @@ def quantities(op: StepOp, implementation: str, *, bits: int = 2) -> dict[str, f
             "call": op.count,
             "multiply_adds": 1.0 * op.m * n * op.k,
             "weights": 1.0 * n * op.k,
+            "cold_weights": 1.0 * n * op.k if is_cold else 0.0,
             "inputs": 1.0 * op.m * op.k * op.count,
         } | outputs
     return {"call": 1} | _table_quantities(op, n, implementation, bits) | outputs
@@ -154,6 +163,18 @@ def fit_cpu_model(
         calibration=calibration,
         costs={name: _fit_class(rows, bits) for name, rows in sorted(by_class.items())},
     )
+
+
+def weight_bytes(ops: Iterable[StepOp], implementation: str, *, bits: int = 2) -> float:
+    """Bytes of the weights that one run of these operations reads on the CPU."""
+    size, length = CONFIGURATIONS[bits]
+    index_bits = 6 if size <= 64 else 8
+    total = 0.0
+    for op in ops:
+        if op.kind == "linear":
+            is_dense = implementation == "fp32" or not op.is_quantized
+            total += op.n * op.count * op.k * (4.0 if is_dense else index_bits / length / 8)
+    return total
 
 
 def blocks_of_rows(m: int, implementation: str) -> dict[int, int]:
@@ -188,7 +209,9 @@ def _table_quantities(op: StepOp, n: int, implementation: str, bits: int) -> dic
 
 def _fit_class(rows: list[CpuMeasurement], bits: int) -> dict[str, float]:
     """Costs with the least sum of Huber's function of the relative errors, none below zero."""
-    amounts = [quantities(row.op, row.implementation, bits=bits) for row in rows]
+    amounts = [
+        quantities(row.op, row.implementation, is_cold=row.is_cold, bits=bits) for row in rows
+    ]
     names = sorted({name for found in amounts for name, amount in found.items() if amount})
     matrix = np.array([[found.get(name, 0.0) for name in names] for found in amounts])
     relative = matrix / np.array([row.seconds for row in rows])[:, None]
@@ -229,5 +252,5 @@ def non_negative_least_squares(
             x = x + step * (solution - x)
             passive &= x > 1e-15
             x[~passive] = 0.0
-    solution: NDArray[np.float64] = x / scale
-    return solution
+    unscaled: NDArray[np.float64] = x / scale
+    return unscaled

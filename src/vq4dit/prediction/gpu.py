@@ -16,7 +16,8 @@ from vq4dit.accounting import config_from_preset, size_from_shapes
 from vq4dit.engines.manifest import load_manifest
 from vq4dit.errors import OptionError
 from vq4dit.model_config import ModelConfig
-from vq4dit.plugins.cuda.cost_model import CodebookFormat, Prediction
+from vq4dit.plugins.cuda.codebook_format import CodebookFormat
+from vq4dit.plugins.cuda.cost_terms import Prediction
 from vq4dit.plugins.cuda.efficiency import ASSUMED, Efficiencies
 from vq4dit.plugins.cuda.gpu_table import Gpu, find_gpu
 from vq4dit.plugins.cuda.selection import AHEAD_OF_TIME, Launcher, choose_codebook, choose_dense
