@@ -28,11 +28,15 @@ def count_wavefronts(addresses: np.ndarray, num_bytes: int, threads: np.ndarray)
     per_request = min(WARP_SIZE, WARP_SIZE * _WORD // num_bytes)
     words_each = max(1, num_bytes // _WORD)
     request = threads // per_request
+    request = request - request[0]
     words = (addresses.astype(np.int64) // _WORD)[:, None] + np.arange(words_each)
     # One number per (request, bank, word), so that equal words of a request fall together.
-    key = (request[:, None] * _NUM_BANKS + words % _NUM_BANKS << 32) + words
-    distinct = np.unique(key)
-    places = distinct >> 32
-    busy = np.bincount(places - places[0] // _NUM_BANKS * _NUM_BANKS)
-    busy = np.pad(busy, (0, -len(busy) % _NUM_BANKS)).reshape(-1, _NUM_BANKS)
-    return int(busy.max(axis=1).sum()), int(np.count_nonzero(busy.any(axis=1)))
+    key = ((request[:, None] * _NUM_BANKS + words % _NUM_BANKS << 32) + words).reshape(-1)
+    key.sort()
+    is_new = np.empty(len(key), bool)
+    is_new[0] = True
+    np.not_equal(key[1:], key[:-1], out=is_new[1:])
+    num_requests = int(request[-1]) + 1
+    words_of_bank = np.bincount(key[is_new] >> 32, minlength=num_requests * _NUM_BANKS)
+    found = words_of_bank.reshape(num_requests, _NUM_BANKS).max(axis=1)
+    return int(found.sum()), int(np.count_nonzero(found))

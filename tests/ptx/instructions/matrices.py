@@ -76,10 +76,17 @@ def _whole(machine: Machine, read: Read) -> np.ndarray:
     return value if value.ndim else np.full(machine.num_threads, value)
 
 
+def _stacked(machine: Machine, reads: list[Read]) -> np.ndarray:
+    """(len(reads) * num_threads,) registers one after the other."""
+    words = np.empty((len(reads), machine.num_threads), np.uint32)
+    for row, read in zip(words, reads, strict=True):
+        row[:] = read(machine)
+    return words.reshape(-1)
+
+
 def _left_matrix(machine: Machine, reads: list[Read], decode, depth_halves: int) -> np.ndarray:
     """(warps, 16, 8 * depth_halves) float32 out of A's registers."""
-    words = np.stack([_whole(machine, read) for read in reads])
-    values = decode(words.reshape(-1))
+    values = decode(_stacked(machine, reads))
     # (j, i, warps, g, t, e) -> (warps, i, g, j, t, e)
     parts = values.reshape(depth_halves, 2, -1, _GROUPS, _PLACES, 2)
     return parts.transpose(2, 1, 3, 0, 4, 5).reshape(-1, 16, 8 * depth_halves)
@@ -87,8 +94,7 @@ def _left_matrix(machine: Machine, reads: list[Read], decode, depth_halves: int)
 
 def _right_matrix(machine: Machine, reads: list[Read], decode, depth_halves: int) -> np.ndarray:
     """(warps, 8 * depth_halves, 8) float32 out of B's registers."""
-    words = np.stack([_whole(machine, read) for read in reads])
-    values = decode(words.reshape(-1))
+    values = decode(_stacked(machine, reads))
     # (j, warps, g, t, e) -> (warps, j, t, e, g)
     parts = values.reshape(depth_halves, -1, _GROUPS, _PLACES, 2)
     return parts.transpose(1, 0, 3, 4, 2).reshape(-1, 8 * depth_halves, 8)
@@ -113,9 +119,11 @@ def load_matrix(instruction: Instruction) -> Operation:
             if "trans" in modifiers:
                 halves = words.view(np.uint16).reshape(-1, _GROUPS, _GROUPS)
                 words = np.ascontiguousarray(halves.transpose(0, 2, 1)).view(np.uint32)
-            value = np.zeros((machine.geometry.num_warps, WARP_SIZE), np.uint32)
-            value[np.unique(rows // WARP_SIZE)] = words.reshape(-1, WARP_SIZE)
-            write(machine, value.reshape(-1), mask)
+            value = words.reshape(-1)
+            if mask is not None:
+                value = np.zeros(machine.num_threads, np.uint32)
+                value[machine.active(mask)] = words.reshape(-1)
+            write(machine, value, mask)
 
     return operation
 

@@ -54,6 +54,8 @@ def require_members(machine: Machine, mask: Mask, members: np.ndarray) -> None:
 
 def require_whole_warps(machine: Machine, mask: Mask) -> None:
     """Check an .aligned instruction: all threads of each warp execute it together."""
+    if mask is None:
+        return
     require_members(machine, mask, np.uint32(0xFFFFFFFF))
 
 
