@@ -224,7 +224,4 @@ def _engine(setting: Setting, kind: str) -> Path:
 
 
 def _library(setting: Setting) -> Path:
-    """The one that registers itself where it was built, else the plain one."""
-    folder = setting.work / "library"
-    preload = folder / "libvq4dit_tensorrt_preload.so"
-    return preload if preload.is_file() else folder / "libvq4dit_tensorrt.so"
+    return setting.work / "library" / "libvq4dit_tensorrt.so"

@@ -11,7 +11,11 @@ import re
 from itertools import product
 from pathlib import Path
 
+import numpy as np
 import pytest
+import tolerances
+import torch
+from ptx import run_kernel
 from support_tensorrt import needs_bindings, run_with_bindings
 
 from vq4dit.errors import OptionError
@@ -20,6 +24,8 @@ from vq4dit.plugins.cuda.configuration import supported_tiles
 from vq4dit.plugins.cuda.launch import launch_geometry
 from vq4dit.plugins.cuda.parameters import SCALAR, kernel_parameters
 from vq4dit.plugins.layout import AssignmentLayout, GroupOrder, Layout
+from vq4dit.plugins.packing import pack_assignments
+from vq4dit.plugins.reference import codebook_decode, codebook_gemm, codebook_gemm_residual
 from vq4dit.plugins.tensorrt import register_plugins
 from vq4dit.plugins.tensorrt.kernel_choice import kernels_for, tactic_number
 
@@ -31,6 +37,7 @@ TWO_BITS = Layout(
     assignment_layout=AssignmentLayout.MMA_LANES,
 )  # fmt: skip
 DTYPES = {"HALF": "float16", "BF16": "bfloat16"}
+TOLERANCES = {"HALF": tolerances.CUDA_FP16_RELATIVE, "BF16": tolerances.CUDA_BF16_RELATIVE}
 PTX_TYPE = {"input": "u64", "output": "u64", SCALAR: "u32"}
 
 
@@ -173,6 +180,41 @@ def test_launches_are_those_of_the_kernels(walked, name):
         assert found["scalars"] == [values[name] for name in names]
 
 
+#: Per case the kernels that the emulator runs, which takes a second each: by their tile.
+EMULATED = [
+    ("gelu", "64x64_w4s4"),
+    ("gelu", "8x64"),
+    ("stacked", "64x64_w8s3_split2"),
+    ("stacked", "16x64"),
+    ("residual", "128x64"),
+    ("residual", "8x32"),
+    ("decode", "1x32"),
+]
+
+
+@needs_bindings
+@pytest.mark.parametrize("name, tile", EMULATED)
+def test_what_the_plan_holds_gives_the_answer(walked, name, tile):
+    """PTX, launch size and integers as TensorRT was told them, run in the emulator."""
+    given, (launch,) = (
+        CASES[name],
+        (x for x in walked[name]["launches"] if f"_{tile}" in x["kernel"]),
+    )
+    op, at = schema.OPS[given["op"]], given["sizes"].index({"N": 7})
+    inputs, expected = random_node(given, batch=7)
+    output = np.full(expected.shape, np.nan, np.float32 if op is RESIDUAL else np.float16)
+    dtype = given["inputs"][0][0]
+    stored = [store(inputs[n], dtype, n) for n in op.inputs]
+    told = launch["at"][at]
+    run_kernel(
+        launch["ptx"], launch["kernel"], told["grid"], told["block"],
+        [*stored, *told["scalars"], output], told["shared_bytes"],
+    )  # fmt: skip
+    found = output if op is RESIDUAL else load(output.view(np.uint16), dtype)
+    error = np.linalg.norm(found - expected) / np.linalg.norm(expected)
+    assert error <= TOLERANCES[dtype]
+
+
 @needs_bindings
 @pytest.mark.parametrize("name", REFUSED)
 def test_refusals_say_what_is_wrong(walked, name):
@@ -199,6 +241,42 @@ def test_tactic_numbers_are_distinct_and_positive():
                 numbers.add(tactic_number(kernel))
     assert len(numbers) == len(names) >= 16 * len(supported_tiles("gemm"))
     assert all(0 < number < 2**31 for number in numbers)
+
+
+def random_node(given, *, batch):
+    """Inputs of a case in float32, as its type can hold them, and the reference's answer."""
+    op, dtype = schema.OPS[given["op"]], given["inputs"][0][0]
+    rng = np.random.default_rng(0)
+    inputs = {}
+    for name, (_, dims) in zip(op.inputs, given["inputs"], strict=True):
+        shape = tuple(batch if size == "N" else size for size in dims)
+        inputs[name] = load(store(rng.standard_normal(shape, np.float32), dtype, name), dtype, name)
+    indices = rng.integers(0, TWO_BITS.codebook_size, (OUT, TWO_BITS.num_sub_vectors))
+    inputs["assignments"] = pack_assignments(indices, TWO_BITS)
+    if op is DECODE:
+        return inputs, codebook_decode(**inputs, layout=TWO_BITS)
+    if op is RESIDUAL:
+        return inputs, codebook_gemm_residual(**inputs, layout=TWO_BITS)
+    activation = given["attributes"]["activation"]
+    return inputs, codebook_gemm(**inputs, layout=TWO_BITS, activation=activation)
+
+
+def store(values, dtype, name=""):
+    """An input as it lies in the GPU's memory."""
+    if name in ("residual", "assignments"):
+        return values
+    if dtype == "HALF":
+        return values.astype(np.float16).view(np.uint16)
+    return torch.from_numpy(values).to(torch.bfloat16).view(torch.uint16).numpy()
+
+
+def load(bits, dtype, name=""):
+    """float32 of what `store` gave."""
+    if name in ("residual", "assignments"):
+        return bits
+    if dtype == "HALF":
+        return bits.view(np.float16).astype(np.float32)
+    return (bits.astype(np.uint32) << 16).view(np.float32)
 
 
 def ptx_parameters(ptx, entry):
