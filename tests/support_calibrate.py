@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
+from vq4dit.calibrate.artifact import Artifact
 from vq4dit.calibrate.dit import DiT
 from vq4dit.calibrate.layer import VQLinear
 from vq4dit.model_config import ModelConfig
@@ -60,3 +61,26 @@ def random_vq_linear(bits=2, row_groups=3, candidates=2, rows=12, columns=64, se
         bias=torch.randn(rows, generator=generator),
         layout=layout,
     )
+
+
+def quantized_model(path: Path) -> DiT:
+    """The full-precision model with an artifact's weights in place."""
+    artifact = Artifact(path)
+    model = random_model(artifact.config)
+    for name in artifact.info.layouts:
+        layer, linear = artifact.quantized_layer(name), model.get_submodule(name)
+        linear.weight.copy_(torch.from_numpy(layer.weight()))
+        linear.bias.copy_(torch.from_numpy(layer.bias))
+    return model
+
+
+def output_error(path: Path, seed: int = 5) -> float:
+    """Relative squared error of a quantized random model's output on random inputs."""
+    generator = torch.Generator().manual_seed(seed)
+    latent = torch.randn(64, 4, 4, 4, generator=generator)
+    timestep = torch.randint(1000, (64,), generator=generator).float()
+    label = torch.randint(4, (64,), generator=generator)
+    quantized = quantized_model(path)
+    expected = random_model(quantized.config)(latent, timestep, label)
+    found = quantized(latent, timestep, label)
+    return float((found - expected).square().sum() / expected.square().sum())

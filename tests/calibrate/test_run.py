@@ -10,7 +10,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from support_calibrate import TINY, random_model, random_vq_linear, save_checkpoint
+from support_calibrate import (
+    TINY,
+    output_error,
+    random_model,
+    random_vq_linear,
+    save_checkpoint,
+)
 
 from vq4dit import atomic_file
 from vq4dit.calibrate.artifact import Artifact
@@ -42,34 +48,12 @@ def checkpoint(tmp_path):
 WIDE = replace(TINY, hidden_size=96)
 
 
-def _quantized_model(path):
-    """The full-precision model with an artifact's weights in place."""
-    artifact = Artifact(path)
-    model = random_model(artifact.config)
-    for name in artifact.info.layouts:
-        layer, linear = artifact.quantized_layer(name), model.get_submodule(name)
-        linear.weight.copy_(torch.from_numpy(layer.weight()))
-        linear.bias.copy_(torch.from_numpy(layer.bias))
-    return model
-
-
-def _output_error(path, seed=5):
-    generator = torch.Generator().manual_seed(seed)
-    latent = torch.randn(64, 4, 4, 4, generator=generator)
-    timestep = torch.randint(1000, (64,), generator=generator).float()
-    label = torch.randint(4, (64,), generator=generator)
-    quantized = _quantized_model(path)
-    expected = random_model(quantized.config)(latent, timestep, label)
-    found = quantized(latent, timestep, label)
-    return float((found - expected).square().sum() / expected.square().sum())
-
-
 def test_calibration_beats_plain_kmeans(tmp_path):
     checkpoint = save_checkpoint(tmp_path / "dit.safetensors", WIDE)
     recipe = replace(QUICK, kmeans_iterations=10, pool_tokens=1024)
     calibrate(checkpoint, tmp_path / "k.vq.safetensors", recipe="kmeans")
     summary = calibrate(checkpoint, tmp_path / "c.vq.safetensors", recipe=recipe)
-    assert _output_error(tmp_path / "c.vq.safetensors") < 0.5 * _output_error(
+    assert output_error(tmp_path / "c.vq.safetensors") < 0.5 * output_error(
         tmp_path / "k.vq.safetensors"
     )
     assert summary.distill[-1] < summary.distill[0]
@@ -115,7 +99,7 @@ def test_more_bits_less_error(checkpoint, tmp_path, bits):
     path = tmp_path / "x.vq.safetensors"
     calibrate(checkpoint, path, bits=bits, recipe=replace(RECIPES["kmeans"], kmeans_iterations=5))
     limit = {1: 0.9, 2: 0.5, 3: 0.2, 4: 0.05}[bits]
-    assert _output_error(path) < limit
+    assert output_error(path) < limit
 
 
 def test_model_scope_decides_by_ratios(checkpoint, tmp_path):
