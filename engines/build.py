@@ -19,10 +19,11 @@ from vq4dit.errors import ArtifactError, OptionError
 from vq4dit.model_config import ModelConfig
 from vq4dit.runtime.ort_session import OrtDecoderSession, OrtStepSession
 from vq4dit.runtime.selftest import selftest_inputs, selftest_tensors
+from vq4dit.runtime.tiled_decoder import with_tiles
 from vq4dit.weight_source import WeightSource
 
 from .directory import new_directory
-from .exports import export_decoder, export_step
+from .exports import Vae, export_decoder, export_step
 from .manifest import (
     MANIFEST_NAME,
     PLAN_TARGETS,
@@ -58,6 +59,7 @@ def build_engine(
     target: str,
     weights: str | None = None,
     vae: Path | None = None,
+    vae_tile: int | None = None,
     cfg: bool = True,
     cfg_channels: int | None = 3,
     label_names: Sequence[str] | None = None,
@@ -74,6 +76,8 @@ def build_engine(
         weights: element type of weights and arithmetic, None for the target's own.
         vae: diffusers folder or safetensors file of an AutoencoderKL or AutoencoderTiny, None for
             an engine without a decoder.
+        vae_tile: H and W of the tiles in which latents are decoded, None for whole latents: less
+            memory, but tiles are blended where they overlap.
         cfg: double the batch for classifier-free guidance.
         cfg_channels: leading channels that guidance acts on, None for all.
         label_names: one name per class, None for those of the source.
@@ -98,6 +102,7 @@ def build_engine(
         raise OptionError(f"options of plans are for targets {' and '.join(PLAN_TARGETS)} only")
     names = tuple(source.label_names if label_names is None else label_names)
     _check_label_names(names, source.config)
+    chosen_vae = _chosen_vae(source, vae, vae_tile)
     say = progress or (lambda stage: None)
     with new_directory(out_dir) as work:
         plans = None
@@ -105,22 +110,33 @@ def build_engine(
             builder = PlanBuilder(
                 target=chosen, weights=element, options=options, say=say, progress=plan_progress
             )
-            plans = builder.build(source, work, vae=vae, cfg=cfg, cfg_channels=cfg_channels)
+            plans = builder.build(source, work, vae=chosen_vae, cfg=cfg, cfg_channels=cfg_channels)
             channels = plans.cfg_channels
         else:
-            channels = _export(source, work, chosen, element, vae, cfg, cfg_channels, say)
+            channels = _export(source, work, chosen, element, chosen_vae, cfg, cfg_channels, say)
         manifest = _manifest(source, chosen, names, work, cfg=cfg, cfg_channels=channels)
         manifest = replace(
             manifest,
             compute_dtype=_ELEMENTS[element][0],
+            decoder_tile=None if chosen_vae is None else chosen_vae.tile_size,
             bits_per_weight=_bits_per_weight(source, _ELEMENTS[element][1]),
         )
         if plans is not None:
             manifest = _with_plans(manifest, plans, options)
         say("running the self-test")
-        manifest = _with_selftest(manifest, source, work, vae)
+        manifest = _with_selftest(manifest, source, work, chosen_vae)
         (work / MANIFEST_NAME).write_bytes(manifest_to_json(manifest))
     return manifest
+
+
+def _chosen_vae(source: WeightSource, path: Path | None, tile_size: int | None) -> Vae | None:
+    if path is None:
+        if tile_size is not None:
+            raise OptionError("a tile size of the decoder was given, but no VAE; give both")
+        return None
+    vae = Vae(path=path, tile_size=tile_size)
+    vae.check(source.config)
+    return vae
 
 
 def _export(
@@ -128,7 +144,7 @@ def _export(
     work: Path,
     target: Target,
     weights: str,
-    vae: Path | None,
+    vae: Vae | None,
     cfg: bool,
     cfg_channels: int | None,
     say: Callable[[str], None],
@@ -190,7 +206,7 @@ def _manifest(
 
 
 def _with_selftest(
-    manifest: Manifest, source: WeightSource, work: Path, vae: Path | None
+    manifest: Manifest, source: WeightSource, work: Path, vae: Vae | None
 ) -> Manifest:
     """Run the golden self-test in float32; add its file and the picture's shape.
 
@@ -223,7 +239,7 @@ def _golden_tensors(manifest: Manifest, folder: Path) -> dict[str, NDArray[Any]]
     session = OrtStepSession(folder / "step.onnx", library=None, accuracy="exact")
     decoder = None
     if (folder / "decoder.onnx").is_file():
-        decoder = OrtDecoderSession(folder / "decoder.onnx")
+        decoder = with_tiles(OrtDecoderSession(folder / "decoder.onnx"), manifest)
     tensors = selftest_tensors(selftest_inputs(manifest), session, decoder)
     for name in ("latent_out", "x_start"):
         if not np.isfinite(tensors[name]).all():

@@ -74,6 +74,8 @@ class Manifest:
         bits_per_weight: linear of a block -> bits, codebooks included; 32 or 16 where dense.
         source_sha256: hash of the artifact or checkpoint that the engine was built from.
         tool_versions: what built it.
+        decoder_tile: H and W of the latents that the decoder takes, where it decodes tile by tile;
+            None where it takes whole latents.
         tensorrt: facts about the plans of PLAN_TARGETS, None for other targets.
     """
 
@@ -95,6 +97,7 @@ class Manifest:
     bits_per_weight: dict[str, float]
     source_sha256: str
     tool_versions: dict[str, str]
+    decoder_tile: int | None = None
     tensorrt: GpuBuild | None = None
 
 
@@ -141,6 +144,8 @@ def manifest_to_json(manifest: Manifest) -> bytes:
         "source_sha256": m.source_sha256,
         "tool_versions": m.tool_versions,
     }
+    if m.decoder_tile is not None:
+        values["decoder_tile"] = m.decoder_tile
     if m.tensorrt is not None:
         values["tensorrt"] = m.tensorrt.to_dict()
     return (json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
@@ -187,6 +192,11 @@ def manifest_from_json(data: bytes) -> Manifest:
         bits_per_weight=_bits(root.fields("bits_per_weight")),
         source_sha256=root.pattern("source_sha256", _SHA256),
         tool_versions=_versions(root.fields("tool_versions")),
+        decoder_tile=(
+            root.integer("decoder_tile", 1, model.input_size)
+            if "decoder_tile" in root.values
+            else None
+        ),
         tensorrt=(
             GpuBuild.from_fields(root.fields("tensorrt")) if "tensorrt" in root.values else None
         ),

@@ -15,7 +15,7 @@ from vq4dit.model_config import ModelConfig
 from vq4dit.runtime.gpu import Driver, Gpu, find_driver
 from vq4dit.weight_source import WeightSource
 
-from .exports import export_decoder, export_step
+from .exports import Vae, export_decoder, export_step
 from .plan_builder import PlanProgress, run_job
 from .plan_cache import fetch_plan, keep_plan, plan_key, timing_cache_path
 from .plan_job import PlanJob, Shapes
@@ -108,7 +108,7 @@ class PlanBuilder:
         source: WeightSource,
         work: Path,
         *,
-        vae: Path | None,
+        vae: Vae | None,
         cfg: bool,
         cfg_channels: int | None,
     ) -> BuiltPlans:
@@ -128,15 +128,17 @@ class PlanBuilder:
                 cfg_channels=cfg_channels,
             )  # fmt: skip
             self._plan(
-                folder / "step.onnx", work / STEP_PLAN_NAME, source.config, driver, gpu,
+                folder / "step.onnx", work / STEP_PLAN_NAME,
+                step_profile(source.config, self.options.batch), driver, gpu,
                 plugin=self._plugin(source),
             )  # fmt: skip
             if vae is not None:
                 self.say("writing the decoder")
                 export_decoder(vae, folder, source, weights=self.weights)
                 self._plan(
-                    folder / "decoder.onnx", work / DECODER_PLAN_NAME, source.config, driver, gpu
-                )
+                    folder / "decoder.onnx", work / DECODER_PLAN_NAME,
+                    decoder_profile(source.config, vae, self.options.batch), driver, gpu,
+                )  # fmt: skip
         return BuiltPlans(cfg_channels=channels, build=self._facts(source, driver, gpu))
 
     def _driver(self) -> Driver | None:
@@ -161,7 +163,7 @@ class PlanBuilder:
         self,
         onnx: Path,
         plan: Path,
-        config: ModelConfig,
+        profile: dict[str, Shapes],
         driver: Driver | None,
         gpu: Gpu | None,
         *,
@@ -174,7 +176,7 @@ class PlanBuilder:
             target=self.target.name,
             onnx_path=str(onnx),
             plan_path=str(plan),
-            profile=input_profile(onnx.stem, config, self.options.batch),
+            profile=profile,
             compute_capabilities=self._capabilities(gpu),
             workspace_bytes=None if gpu is None else DEFAULT_WORKSPACE_BYTES,
             timing_cache=None if gpu is None else str(timing_cache_path(environment)),
@@ -227,15 +229,23 @@ class PlanBuilder:
         )
 
 
-def input_profile(
-    model: str, config: ModelConfig, batch: tuple[int, int, int]
-) -> dict[str, Shapes]:
-    """Shapes of every input of "step" or "decoder" for the smallest, usual and largest batch."""
+def step_profile(config: ModelConfig, batch: tuple[int, int, int]) -> dict[str, Shapes]:
+    """Shapes of every input of the step for the smallest, usual and largest batch."""
     image = (config.in_channels, config.input_size, config.input_size)
-    rest: dict[str, tuple[int, ...]] = {"latent": image}
-    if model == "step":
-        rest |= {"noise": image, "history": image, "coefficients": (8,)}
-        rest |= {"timestep": (), "label": (), "cfg_scale": ()}
+    rest: dict[str, tuple[int, ...]] = {"latent": image, "noise": image, "history": image}
+    rest |= {"coefficients": (8,), "timestep": (), "label": (), "cfg_scale": ()}
+    return _profile(rest, batch)
+
+
+def decoder_profile(
+    config: ModelConfig, vae: Vae, batch: tuple[int, int, int]
+) -> dict[str, Shapes]:
+    """Shapes of the decoder's input for the smallest, usual and largest batch."""
+    size = vae.latent_size(config)
+    return _profile({"latent": (config.in_channels, size, size)}, batch)
+
+
+def _profile(rest: dict[str, tuple[int, ...]], batch: tuple[int, int, int]) -> dict[str, Shapes]:
     low, opt, high = batch
     return {name: ((low, *s), (opt, *s), (high, *s)) for name, s in rest.items()}
 

@@ -27,11 +27,13 @@ from .checks import check_pictures
 from .images import uint8_from_pictures
 from .open_session import check_runs_here, open_decoder_session, open_step_session
 from .request import (
+    DEFAULT_BATCH_SIZE,
     Integers,
     Labels,
     batch_slices,
     check_can_decode,
     checked_latents,
+    padded,
     resolved_request,
 )
 from .sampling import NoiseSource, SamplingRun
@@ -225,7 +227,7 @@ class Pipeline:
     def decode(self, latents: Floats) -> NDArray[np.uint8]:
         """Final latents (N, C, h, w) float32 to pictures (N, H, W, C) uint8.
 
-        All in one batch, with low_memory one by one.
+        At most 16 at a time, or the engine's largest batch; with low_memory one by one.
 
         The latent of a pixel model is a picture itself.
 
@@ -240,11 +242,15 @@ class Pipeline:
         check_can_decode(self.manifest)
         if "decoder" not in self.manifest.files:
             return latents
+        low, high = self.manifest.batch_min, self.manifest.batch_max
+        size = 1 if self._low_memory else min(max(len(latents), 1), high or DEFAULT_BATCH_SIZE)
+        pictures = []
         with self._lock:
             decoder = self._open_decoder()
-            size = 1 if self._low_memory else max(len(latents), 1)
-            parts = [latents[i : i + size] for i in range(0, max(len(latents), 1), size)]
-            return np.concatenate([decoder.decode(part) for part in parts])
+            for start in range(0, max(len(latents), 1), size):
+                part = latents[start : start + size]
+                pictures.append(decoder.decode(padded(part, low))[: len(part)])
+        return np.concatenate(pictures)
 
     def selftest(self, tensors: Mapping[str, NDArray[Any]]) -> SelfTestResult:
         """Run the engine's self-test (`selftest.load_selftest`) and give the errors."""

@@ -41,6 +41,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "it no pictures",
     )
     parser.add_argument(
+        "--vae-tile",
+        type=int,
+        help="decode latents in overlapping tiles of this size, for less memory; 32 for pictures "
+        "of 512 x 512 gives tiles of 256 x 256",
+    )
+    parser.add_argument(
         "--no-cfg", action="store_true", help="no classifier-free guidance: half the work per step"
     )
     add_cfg_channels_argument(parser, default="3")
@@ -70,6 +76,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         target=args.target,
         weights=args.weights,
         vae=args.vae,
+        vae_tile=args.vae_tile,
         cfg=not args.no_cfg,
         cfg_channels=cfg_channels,
         label_names=names,
