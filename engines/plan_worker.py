@@ -8,13 +8,14 @@ stderr. POLYGRAPHY_USE_TENSORRT_RTX must be set as the job's target wants it.
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import sys
+from pathlib import Path
 from typing import IO, Any
 
 from vq4dit.atomic_file import atomic_path
+from vq4dit.errors import BackendUnavailable
 
 from .plan_job import PlanJob
 
@@ -48,14 +49,12 @@ def build_plan(job: PlanJob, say: Any) -> str:
 
     G_LOGGER.module_severity = G_LOGGER.WARNING
     trt = _bindings(job.target)
-    _load_plugins(job)
+    _load_plugins(job, trt)
     network = loaders.NetworkFromOnnxPath(job.onnx_path, strongly_typed=True)
     build = loaders.EngineBytesFromNetwork(
         network, config=_config(job, trt, say), save_timing_cache=job.timing_cache
     )
     plan = build()
-    from pathlib import Path
-
     with atomic_path(Path(job.plan_path)) as temporary:
         temporary.write_bytes(plan)
     return str(trt.__version__)
@@ -120,14 +119,15 @@ def progress_monitor(trt: Any, say: Any) -> Any:
     return Monitor()
 
 
-def _load_plugins(job: PlanJob) -> None:
+def _load_plugins(job: PlanJob, trt: Any) -> None:
     """Make the ops known to the parser."""
     if job.plugin == "aot":
         from vq4dit.plugins.tensorrt import register_plugins
 
         register_plugins(int(job.compute_capabilities[0].replace(".", "")))
     elif job.plugin == "library":
-        ctypes.CDLL(job.plugin_library, mode=ctypes.RTLD_GLOBAL)
+        if trt.get_plugin_registry().load_library(job.plugin_library) is None:
+            raise BackendUnavailable(f"{job.plugin_library}: TensorRT does not load the library")
 
 
 def _take_stdout() -> IO[str]:

@@ -5,7 +5,7 @@ import pytest
 from tiny_engine import write_tiny_engine
 
 from vq4dit.errors import OptionError
-from vq4dit.runtime import pipeline as pipeline_module
+from vq4dit.runtime import open_session
 from vq4dit.runtime.pipeline import Pipeline
 
 pytestmark = pytest.mark.ort
@@ -38,8 +38,8 @@ def loads(monkeypatch):
         return Recording
 
     for name, sign in (("OrtStepSession", "step"), ("OrtDecoderSession", "decoder")):
-        kind = recording(getattr(pipeline_module, name), sign)
-        monkeypatch.setattr(pipeline_module, name, kind)
+        kind = recording(getattr(open_session, name), sign)
+        monkeypatch.setattr(open_session, name, kind)
     return log
 
 

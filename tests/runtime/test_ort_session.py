@@ -9,8 +9,8 @@ import pytest
 from tiny_engine import write_step, write_tiny_engine
 
 from vq4dit.errors import ArtifactError, BackendUnavailable, Vq4ditError
+from vq4dit.runtime.open_session import _warn_of_function_bodies, native_library
 from vq4dit.runtime.ort_session import OrtDecoderSession, OrtStepSession
-from vq4dit.runtime.pipeline import _warn_of_function_bodies, native_library
 
 pytestmark = pytest.mark.ort
 

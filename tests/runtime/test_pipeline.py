@@ -211,8 +211,14 @@ def _edit_manifest(directory, **changes):
 
 
 def test_engine_for_another_target_is_refused(own_engine):
-    _edit_manifest(own_engine, target="tensorrt", form="plugin")
-    with pytest.raises(BackendUnavailable, match="'tensorrt'.*--target cpu"):
+    _edit_manifest(own_engine, target="npu", form="plugin")
+    with pytest.raises(BackendUnavailable, match="'npu', this version runs cpu.*--target cpu"):
+        Pipeline(own_engine)
+
+
+def test_engine_of_another_element_type_is_refused(own_engine):
+    _edit_manifest(own_engine, dtypes={"compute": "bfloat16", "label": "int64"})
+    with pytest.raises(BackendUnavailable, match="bfloat16 and int64, target onnx runs float32 or"):
         Pipeline(own_engine)
 
 
