@@ -75,7 +75,8 @@ class Walk:
     """One node on its way through the builder.
 
     case: {"op", "attributes", "inputs": [[type name, [sizes or names]]], "ranges": {name: [min,
-    opt, max]}, "sizes": [{name: value}]}; a name is a size that is known only when the engine runs.
+    opt, max]}, "sizes": [{name: value}], "launch"}; a name is a size that is known only when the
+    engine runs; "launch": false compiles no kernel.
     """
 
     def __init__(self, trt: Any, case: dict[str, Any]) -> None:
@@ -115,13 +116,14 @@ class Walk:
         combinations = [found[i : i + count + 1] for i in range(0, len(found), count + 1)]
         plugin.configure_plugin(in_out[:count], in_out[count:])
         tactics = sorted(plugin.get_valid_tactics())
+        launched = tactics if self.case.get("launch", True) else []
         return {
             "outputs": [t.name for t in outputs],
             "shapes": [[e.at(sizes) for e in shapes[0]] for sizes in self.case["sizes"]],
             "combinations": [[d.type.name for d in c] for c in combinations],
             "formats": sorted({d.format.name for c in combinations for d in c}),
             "tactics": tactics,
-            "launches": [self._launch(plugin.clone(), in_out, t) for t in tactics],
+            "launches": [self._launch(plugin.clone(), in_out, t) for t in launched],
         }
 
     def _described(self, dtype: Any, expressions: list[Any]) -> Any:

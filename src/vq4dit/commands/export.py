@@ -22,7 +22,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("function", "inlined", "plugin"),
         default="function",
         help="how the quantized layers are written: with function bodies (any ONNX Runtime), with "
-        "the bodies inlined (TensorRT-RTX), or as bare nodes (a runtime that has the ops)",
+        "the bodies inlined (TensorRT-RTX), or as bare nodes for the GPU kernels (TensorRT)",
+    )
+    parser.add_argument(
+        "--weights",
+        dest="element_type",
+        choices=("fp32", "fp16", "bf16"),
+        help="type of weights and arithmetic; fp16 for form plugin if not given, else fp32",
     )
     parser.add_argument(
         "--vae", type=Path, help="folder of a diffusers AutoencoderKL to decode with"
@@ -41,11 +47,19 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from vq4dit.export.check import check_model
     from vq4dit.export.decoder import build_decoder_model
     from vq4dit.export.step import build_step_model
+    from vq4dit.plugins.layout import AssignmentLayout
 
     source = open_weights(args.weights)
+    is_plugin = args.form == "plugin"
     with new_directory(args.output) as work:
         step = build_step_model(
-            source, work, form=args.form, cfg=not args.no_cfg, cfg_channels=channels
+            source,
+            work,
+            form=args.form,
+            cfg=not args.no_cfg,
+            cfg_channels=channels,
+            assignment_layout=AssignmentLayout.MMA_LANES if is_plugin else AssignmentLayout.ROWS,
+            weights=args.element_type or ("fp16" if is_plugin else "fp32"),
         )
         check_model(step.path)
         image_shape = None
