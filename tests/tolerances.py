@@ -75,3 +75,10 @@ CUDA_BF16_RELATIVE = 4e-3
 #: The worst single output of a CUDA kernel, in units of its own rounding plus the outputs' root
 #: mean square times the relative tolerance: one outlier would not show in the norm.
 CUDA_WORST_OUTPUT = 2.0
+
+#: float32 sums rounded to float16: a relative error between 0 and 2^-11 for each output, of which
+#: the root mean square is 2.1e-4; sums in another order add less than a tenth of it.
+FP16_OUTPUT_RELATIVE = 2.5e-4
+
+#: The same for bfloat16, whose last place is eight times as large.
+BF16_OUTPUT_RELATIVE = 8 * FP16_OUTPUT_RELATIVE
