@@ -9,9 +9,15 @@ from .numbers import data_size, percent, three_digits
 from .parts import PARTS
 from .svg import Scale, drawing, element, linear_scale, log_scale, text, tooltip
 
+#: Layers of a block in the order in which they run.
+_KINDS = ("adaLN_modulation.1", "modulation", "norm1", "attn.qkv", "attn", "attn.proj", "norm2",
+          "mlp.fc1", "mlp.fc2")  # fmt: skip
+
 _WIDTH = 880.0
 _LEFT, _RIGHT = 170.0, 90.0
 _BAR, _STEP = 26.0, 42.0
+_ROW, _GAP = 24.0, 14.0
+_MIB = 1 << 20
 
 #: Style classes of series that are engines, and of parts of the DiT.
 ENGINE_CLASSES = tuple(f"e{i}" for i in range(6))
@@ -116,13 +122,6 @@ def roofline(layers: Sequence[Mapping[str, Any]], peaks: Mapping[str, Any], *, l
         roof[0] = (y.low / peaks["gbytes_per_s"], y.low)
     out.append(element("polyline", points=" ".join(f"{x(a):.2f},{y(b):.2f}" for a, b in roof),
                        class_="roof"))  # fmt: skip
-    out.append(text(x(x.high) - 6, y(peaks["gflops"]) - 7,
-                    f"{three_digits(peaks['gflops'])} GFLOP/s", text_anchor="end",
-                    class_="value"))  # fmt: skip
-    slope = (roof[0][0] * ridge) ** 0.5
-    out.append(text(x(slope) - 8, y(slope * peaks["gbytes_per_s"]) - 6,
-                    f"{three_digits(peaks['gbytes_per_s'])} GB/s", text_anchor="end",
-                    class_="value"))  # fmt: skip
     longest = max((r["ms"] for r in rows), default=1.0)
     for row in sorted(rows, key=lambda r: -r["ms"]):
         words = (
@@ -137,8 +136,21 @@ def roofline(layers: Sequence[Mapping[str, Any]], peaks: Mapping[str, Any], *, l
     out.append(
         text(_WIDTH - 20, height - 6, "operations per byte", text_anchor="end", class_="tick")
     )
-    out.append(text(8, 10, "GFLOP/s", class_="tick"))
+    out.append(text(x.start + 6, y.end + 12, "GFLOP/s", class_="tick"))
+    out += _roof_labels(x, y, roof[0][0], peaks)
     return drawing(_WIDTH, height, out, label=label)
+
+
+def _roof_labels(x: Scale, y: Scale, low: float, peaks: Mapping[str, Any]) -> list[str]:
+    """Both peaks in numbers, on the roof; low: where its slope begins, operations per byte."""
+    ridge, slope = peaks["ridge_flops_per_byte"], (low * peaks["ridge_flops_per_byte"]) ** 0.5
+    return [
+        text(x(ridge), y(peaks["gflops"]) - 9, f"{three_digits(peaks['gflops'])} GFLOP/s",
+             text_anchor="end", class_="value halo"),
+        text(x(slope) - 8, y(slope * peaks["gbytes_per_s"]) - 6,
+             f"{three_digits(peaks['gbytes_per_s'])} GB/s", text_anchor="end",
+             class_="value halo"),
+    ]  # fmt: skip
 
 
 def block_map(layers: Sequence[Mapping[str, Any]], *, label: str) -> str:
@@ -150,7 +162,8 @@ def block_map(layers: Sequence[Mapping[str, Any]], *, label: str) -> str:
             cells[pieces[2], int(pieces[1])] = row["ms"]
     if not cells:
         return ""
-    kinds = list(dict.fromkeys(kind for kind, _ in cells))
+    found = dict.fromkeys(kind for kind, _ in cells)
+    kinds = sorted(found, key=lambda k: _KINDS.index(k) if k in _KINDS else len(_KINDS))
     depth = 1 + max(block for _, block in cells)
     size = min(60.0, (_WIDTH - _LEFT - 20) / depth)
     row_height, longest = 28.0, max(cells.values())
@@ -161,14 +174,14 @@ def block_map(layers: Sequence[Mapping[str, Any]], *, label: str) -> str:
             ms = cells.get((kind, block))
             if ms is None:
                 continue
-            words = f"blocks.{block}.{kind}: {three_digits(ms)} ms"
+            words = f"blocks.{block}.{kind}: {three_digits(1e3 * ms)} us"
             left, top = _LEFT + size * block, row_height * i
             out.append(element("rect", tooltip(words), x=left + 1, y=top + 1, width=size - 2,
                                height=row_height - 2, rx=3, class_="cell",
                                fill_opacity=0.06 + 0.94 * ms / longest))  # fmt: skip
             if size >= 44:
                 css = "cell-dark" if ms > 0.55 * longest else "cell-light"
-                out.append(text(left + size / 2, top + 18, three_digits(ms),
+                out.append(text(left + size / 2, top + 18, three_digits(1e3 * ms),
                                 text_anchor="middle", class_=css))  # fmt: skip
     bottom = row_height * len(kinds) + 16
     for block in range(0, depth, 1 if size >= 22 else 4):
@@ -180,34 +193,34 @@ def block_map(layers: Sequence[Mapping[str, Any]], *, label: str) -> str:
 
 def memory_bars(engines: Sequence[Mapping[str, Any]], *, label: str) -> str:
     """Resident memory after each phase, written and mapped, with a mark at the phase's peak."""
-    rows = [(e["name"], p) for e in engines for p in e["memory"]["phases"]]
-    mib = 1 << 20
-    scale = linear_scale([p["peak_bytes"] / mib for _, p in rows], _LEFT + 60, _WIDTH - _RIGHT)
-    step = 24.0
-    height = step * len(rows) + 14 * len(engines) + 30
+    peaks = [p["peak_bytes"] / _MIB for e in engines for p in e["memory"]["phases"]]
+    scale = linear_scale(peaks, _LEFT + 60, _WIDTH - _RIGHT)
+    height = _ROW * len(peaks) + _GAP * len(engines) + 30
     out = _vertical_grid(scale, 4, height - 26, "MiB")
-    y, last = 4.0, ""
-    for name, phase in rows:
-        if name != last:
-            out.append(text(0, y + 16, _short(name), class_="value"))
-            y, last = y + (14 if last else 0), name
-            out[-1] = text(0, y + 14, _short(name), class_="value")
-        out.append(text(_LEFT + 50, y + 14, phase["phase"], text_anchor="end"))
-        x = 0.0
-        for kind, css, key in (
-            ("written", "m0", "anonymous_bytes"),
-            ("mapped", "m1", "file_bytes"),
-        ):
-            value = phase[key] / mib
-            words = f"{name}, {phase['phase']}: {kind} {data_size(phase[key])}"
-            out.append(_bar(scale(x), y, scale(x + value) - scale(x), css, words, height=18.0))
-            x += value
-        peak = scale(phase["peak_bytes"] / mib)
-        out.append(element("line", tooltip(f"peak {data_size(phase['peak_bytes'])}"), x1=peak,
-                           x2=peak, y1=y - 1, y2=y + 19, class_="peak"))  # fmt: skip
-        out.append(text(peak + 8, y + 14, data_size(phase["peak_bytes"]), class_="value"))
-        y += step
+    y = 4.0
+    for engine in engines:
+        out.append(text(0, y + 14, _short(engine["name"]), class_="value"))
+        for phase in engine["memory"]["phases"]:
+            out += _memory_bar(scale, y, engine["name"], phase)
+            y += _ROW
+        y += _GAP
     return drawing(_WIDTH, height, out, label=label)
+
+
+def _memory_bar(scale: Scale, y: float, name: str, phase: Mapping[str, Any]) -> list[str]:
+    """One phase: its name, two bars that add up, the peak."""
+    out = [text(_LEFT + 50, y + 14, phase["phase"], text_anchor="end")]
+    x = 0.0
+    for kind, css, key in (("written", "m0", "anonymous_bytes"), ("mapped", "m1", "file_bytes")):
+        width = phase[key] / _MIB
+        words = f"{name}, {phase['phase']}: {kind} {data_size(phase[key])}"
+        out.append(_bar(scale(x), y, scale(x + width) - scale(x), css, words, height=18.0))
+        x += width
+    peak = scale(phase["peak_bytes"] / _MIB)
+    words = data_size(phase["peak_bytes"])
+    out.append(element("line", tooltip(f"peak {words}"), x1=peak, x2=peak, y1=y - 1, y2=y + 19,
+                       class_="peak"))  # fmt: skip
+    return [*out, text(peak + 8, y + 14, words, class_="value")]
 
 
 def _bar(x: float, y: float, width: float, css: str, words: str, height: float = _BAR) -> str:

@@ -41,6 +41,11 @@ def ratio(value: float | None) -> str:
     return NONE if value is None else f"{value:.2f}x"
 
 
+def counted(number: int, what: str) -> str:
+    """A number and a noun, in the plural where it needs to be."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
 def with_unit(value: float | None, unit: str) -> str:
     """A figure of the comparison in its unit."""
     if value is None:

@@ -17,7 +17,7 @@ from vq4dit.atomic_file import atomic_path
 
 from . import charts
 from .html import cell, details, figure, milliseconds, note, section, table, value_at
-from .numbers import data_size, ratio, three_digits, with_unit
+from .numbers import counted, data_size, ratio, three_digits, with_unit
 from .report_layers import layers_section, parts_section
 from .report_memory import energy_section, memory_section
 from .report_prediction import prediction_section
@@ -61,7 +61,7 @@ def _head(document: dict[str, Any]) -> str:
     if not document["engines"]:
         return title
     machine, peaks = document["machine"], document["peaks"]
-    words = [machine["board"] or machine["processor"], f"{machine['processors']} processors"]
+    words = [machine["board"] or machine["processor"], counted(machine["processors"], "processor")]
     if machine["memory_bytes"]:
         words.append(data_size(machine["memory_bytes"]))
     words.append(machine["system"])
@@ -73,7 +73,7 @@ def _head(document: dict[str, Any]) -> str:
         f'{title}<p class="lead">{escape(", ".join(words))}.'
         + (f" Load of the machine before: {load:.2f}." if load is not None else "")
         + "</p>\n"
-        + f'<p class="note">Peaks with {peaks["threads"]} threads, measured: '
+        + f'<p class="note">Peaks with {counted(peaks["threads"], "thread")}, measured: '
         f"{figure(document, 'peaks.gflops', three_digits)} GFLOP/s (float32 matrix product), "
         f"{figure(document, 'peaks.gbytes_per_s', three_digits)} GB/s (copy, read and "
         f"written).{_clocks(machine['clocks'])}</p>\n"

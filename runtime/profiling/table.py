@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from textwrap import wrap
 from typing import Any
 
-from .numbers import NONE, data_size, percent, ratio, three_digits, with_unit
+from .numbers import NONE, counted, data_size, percent, ratio, three_digits, with_unit
 
 WIDTH = 100
 
@@ -39,8 +39,9 @@ def _machine(document: dict[str, Any]) -> str:
     machine, peaks = document["machine"], document["peaks"]
     mode = f", power mode {machine['power_mode']}" if machine["power_mode"] else ""
     return (
-        f"{machine['board'] or machine['processor']}, {machine['processors']} processors{mode}; "
-        f"{peaks['threads']} threads: {three_digits(peaks['gflops'])} GFLOP/s, "
+        f"{machine['board'] or machine['processor']}, "
+        f"{counted(machine['processors'], 'processor')}{mode}; "
+        f"{counted(peaks['threads'], 'thread')}: {three_digits(peaks['gflops'])} GFLOP/s, "
         f"{three_digits(peaks['gbytes_per_s'])} GB/s"
     )
 
