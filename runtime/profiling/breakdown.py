@@ -1,4 +1,7 @@
-"""Sums the times of nodes up: by part of the DiT, by op, by layer, beside the machine's peaks."""
+"""Sums the times of nodes up: by part of the DiT, by op, by layer, beside the machine's peaks.
+
+Layers that stand at the same place of their blocks are of one kind.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from typing import Any
 from vq4dit.engines.manifest import Manifest
 from vq4dit.runtime.session import NodeTime
 
-from .parts import DECODER, OTHER, PARTS, layer_of, parts_of
+from .parts import DECODER, OTHER, PARTS, kind_of, layer_of, parts_of
 from .peaks import Peaks
 from .work import hidden_weight_bytes, moved_bytes, operations
 
@@ -58,7 +61,7 @@ class _Sum:
 def breakdown(
     nodes: Sequence[NodeTime], *, whole_ms: float, peaks: Peaks, is_decoder: bool = False
 ) -> dict[str, list[dict[str, Any]]]:
-    """Rows by part, by op and by layer.
+    """Rows by part, by op, by layer and by kind of layer; `layers` in order, the others sorted.
 
     Args:
         nodes: of one run, in order.
@@ -78,9 +81,11 @@ def breakdown(
 
     by_part = rows("part", lambda node, part: part)
     by_op = rows("op", lambda node, part: node.op)
+    by_kind = rows("kind", lambda node, part: kind_of(layer_of(node.name, part)))
     return {
         "parts": sorted(by_part, key=lambda row: PARTS.index(row["part"])),
         "ops": sorted(by_op, key=lambda row: -row["ms"]),
+        "kinds": sorted(by_kind, key=lambda row: -row["ms"]),
         "layers": rows("layer", lambda node, part: layer_of(node.name, part)),
     }
 
@@ -98,8 +103,8 @@ def weights_by_layer(manifest: Manifest) -> list[dict[str, Any]]:
 
 
 def _tags(key: str, total: _Sum) -> dict[str, str]:
-    """The part of a layer and the op that takes most of its time."""
-    if key != "layer":
+    """The part of a layer or kind and the op that takes most of its time."""
+    if key not in ("layer", "kind"):
         return {}
     return {
         "part": total.part,

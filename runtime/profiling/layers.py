@@ -23,6 +23,10 @@ from .ort_nodes import NodeProfile, account, optimized_path, profile_nodes
 from .peaks import Peaks
 from .timed_sessions import decoder_session, step_session
 
+_ASYNCHRONOUS = frozenset(
+    f"{name}ExecutionProvider"
+    for name in ("CUDA", "Tensorrt", "NvTensorRTRTX", "ROCM", "MIGraphX", "Dml", "WebGpu")
+)
 _NO_COST = EventCost(per_node_us=0.0, per_tensor_us=0.0, renaming_us=0.0)
 
 
@@ -46,6 +50,7 @@ def step_layers(
         sums = [sum(node.duration_us for node in run) / 1e6 for run in runs]
         profile = account(runs, plain, sums, _NO_COST)
     elif isinstance(session, OrtStepSession):
+        _check_waits(options)
         profile = profile_nodes(
             lambda prefix: _profiled_step(pipeline, options, prefix),
             lambda opened: opened.run(inputs),
@@ -84,6 +89,16 @@ def decoder_layers(
         event_cost=event_cost,
     )
     return _result(profile, peaks, is_decoder=True)
+
+
+def _check_waits(options: ProfileOptions) -> None:
+    """Refuse providers whose nodes return before their work is done."""
+    asynchronous = [name for name in options.providers or () if name in _ASYNCHRONOUS]
+    if asynchronous:
+        raise BackendUnavailable(
+            f"ONNX Runtime tells of {asynchronous[0]} only how long its launches take; profile "
+            "target tensorrt, or use the GPU vendor's profiler"
+        )
 
 
 def _profiled_step(pipeline: Pipeline, options: ProfileOptions, prefix: Path) -> OrtStepSession:

@@ -81,6 +81,11 @@ def parts_of(names: Iterable[str], *, default: str = OTHER) -> list[str]:
     return parts
 
 
+def kind_of(layer: str) -> str:
+    """The layer with a star for the number of its block: what all blocks have."""
+    return re.sub(r"^blocks\.\d+\.", "blocks.*.", layer)
+
+
 def layer_of(name: str, part: str) -> str:
     """The layer that a node belongs to: a linear, the rest of attention, a norm, or its part."""
     cleaned = clean_name(re.split(r"[+,\s]+", name)[0])

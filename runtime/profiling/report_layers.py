@@ -10,6 +10,7 @@ from . import charts
 from .html import cell, details, note, section, table
 from .numbers import NONE, data_size, percent, three_digits
 
+_TITLE = "Where a step's time goes"
 _TOP_LAYERS = 16
 _TOP_OPS = 12
 
@@ -17,8 +18,9 @@ _TOP_OPS = 12
 def parts_section(engines: Sequence[dict[str, Any]]) -> str:
     """Time by part of the DiT, and the account of each engine; empty without layers."""
     having = [(i, e) for i, e in enumerate(engines) if e.get("layers")]
+    silent = "".join(note(escape(e["layers_why_not"])) for e in engines if "layers_why_not" in e)
     if not having:
-        return ""
+        return section(_TITLE, silent) if silent else ""
     bars = [
         (e["name"], [(r["part"], charts.PART_CLASSES[r["part"]], r["ms"]) for r in
                      e["layers"]["parts"]]) for _, e in having
@@ -34,7 +36,7 @@ def parts_section(engines: Sequence[dict[str, Any]]) -> str:
         "layers count the dense product that they stand for. The roof is the machine's peak of "
         "arithmetic or of memory traffic, whichever limits; data in the caches may exceed it."
     )
-    return section("Where a step's time goes", note(words) + body)
+    return section(_TITLE, note(words) + silent + body)
 
 
 def _parts_table(i: int, layers: dict[str, Any]) -> str:
@@ -86,6 +88,9 @@ def layers_section(document: dict[str, Any]) -> str:
         body += charts.roofline(
             rows, document["peaks"], label=f"Layers of {engine['name']} under the machine's peaks"
         )
+        body += details(
+            f"layers of all blocks of {name}", _kind_table(i, engine["layers"]["kinds"])
+        )
         body += details(f"slowest layers of {name}", _layer_table(i, rows))
         body += details(f"ops of {name}", _op_table(i, engine["layers"]["ops"]))
         if engine.get("decoder_layers"):
@@ -107,6 +112,15 @@ def _layer_table(i: int, rows: Sequence[dict[str, Any]], of: str = "layers") -> 
         for k in order
     ]
     head = ["layer", "ms", "share", "nodes", "GFLOP", "GFLOP/s", "GB/s", "of roof", "weights"]
+    return table(head, cells)
+
+
+def _kind_table(i: int, rows: Sequence[dict[str, Any]]) -> str:
+    cells = [
+        [cell(escape(row["kind"])), *_rate_cells(row, f"engines.{i}.layers.kinds.{k}")]
+        for k, row in enumerate(rows)
+    ]
+    head = ["kind of layer", "ms", "share", "nodes", "GFLOP", "GFLOP/s", "GB/s", "of roof"]
     return table(head, cells)
 
 

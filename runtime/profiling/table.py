@@ -10,7 +10,7 @@ from .numbers import NONE, counted, data_size, percent, ratio, three_digits, wit
 
 WIDTH = 100
 
-_TOP_LAYERS = 10
+_TOP_KINDS = 10
 _NAME_WIDTH = 26
 
 
@@ -108,9 +108,9 @@ def _parts(layers: dict[str, Any]) -> list[str]:
 
 
 def _layers(layers: dict[str, Any]) -> list[str]:
-    rows = [["slowest layers", "part", "ms", "share", "GFLOP/s", "GB/s", "of roof"]]
-    for row in sorted(layers["layers"], key=lambda row: -row["ms"])[:_TOP_LAYERS]:
-        rows.append([row["layer"], row["part"], three_digits(row["ms"]), percent(row["share"]),
+    rows = [["layers of all blocks", "part", "ms", "share", "GFLOP/s", "GB/s", "of roof"]]
+    for row in layers["kinds"][:_TOP_KINDS]:
+        rows.append([row["kind"], row["part"], three_digits(row["ms"]), percent(row["share"]),
                      three_digits(row["gflops"]), three_digits(row["gbytes_per_s"]),
                      percent(row["roof_share"])])  # fmt: skip
     return aligned(rows)

@@ -14,7 +14,7 @@ WHOLE_MS = 0.5
 def test_every_view_adds_up_to_all_nodes():
     rows = breakdown(nodes(), whole_ms=WHOLE_MS, peaks=PEAKS)
     total = sum(node.duration_us for node in nodes()) / 1e3
-    for view in ("parts", "ops", "layers"):
+    for view in ("parts", "ops", "kinds", "layers"):
         assert sum(row["ms"] for row in rows[view]) == pytest.approx(total)
         assert sum(row["share"] for row in rows[view]) == pytest.approx(total / WHOLE_MS)
         assert sum(row["num_nodes"] for row in rows[view]) == len(NAMES)
@@ -48,6 +48,17 @@ def test_layers_name_their_part_and_slowest_op():
     found = {row["layer"]: (row["part"], row["main_op"]) for row in rows}
     assert found["blocks.0.attn.qkv"] == ("attention", "CodebookGemm")
     assert found["blocks.0.norm1"] == ("adaLN", "Add")
+
+
+def test_a_kind_is_the_same_layer_of_all_blocks():
+    rows = breakdown(nodes(), whole_ms=WHOLE_MS, peaks=PEAKS)
+    kind = next(row for row in rows["kinds"] if row["kind"] == "blocks.*.attn.qkv")
+    layers = [row for row in rows["layers"] if row["layer"].endswith("attn.qkv")]
+    assert len(layers) == kind["num_nodes"] == 2 and kind["part"] == "attention"
+    assert kind["ms"] == pytest.approx(sum(row["ms"] for row in layers))
+    assert [row["ms"] for row in rows["kinds"]] == sorted(
+        (r["ms"] for r in rows["kinds"]), reverse=True
+    )
 
 
 def test_all_nodes_of_a_decoder_are_the_decoders():

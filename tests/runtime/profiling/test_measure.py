@@ -8,12 +8,15 @@ from tiny_engine import write_tiny_engine
 
 from vq4dit.errors import ArtifactError, BackendUnavailable, OptionError
 from vq4dit.runtime.pipeline import Pipeline
-from vq4dit.runtime.profiling import layers, measure
+from vq4dit.runtime.profiling import engine_under_test, layers, measure
+from vq4dit.runtime.profiling.engine_under_test import EngineUnderTest
 from vq4dit.runtime.profiling.event_cost import EventCost
 from vq4dit.runtime.profiling.layers import step_layers
 from vq4dit.runtime.profiling.measure import profile_engines
 from vq4dit.runtime.profiling.options import ProfileOptions
 from vq4dit.runtime.profiling.peaks import Peaks
+from vq4dit.runtime.profiling.report import report_html
+from vq4dit.runtime.profiling.table import profile_text
 from vq4dit.runtime.profiling.timed_sessions import decoder_session, step_session, timed
 
 pytestmark = pytest.mark.ort
@@ -164,3 +167,52 @@ def test_a_session_without_times_says_what_to_do(engine, monkeypatch):
     with Pipeline(engine, threads=1) as pipeline:
         with pytest.raises(BackendUnavailable, match="does not tell the times of its layers"):
             step_layers(pipeline, QUICK, peaks=PEAKS, event_cost=COST)
+
+
+def test_providers_that_only_launch_are_not_timed(engine):
+    options = ProfileOptions(providers=("CUDAExecutionProvider",), threads=1)
+    with Pipeline(engine, threads=1) as pipeline:
+        with pytest.raises(
+            BackendUnavailable, match="CUDAExecutionProvider only how long its laun"
+        ):
+            step_layers(pipeline, options, peaks=PEAKS, event_cost=COST)
+
+
+def test_a_backend_without_times_is_told_and_the_rest_goes_on(engine, monkeypatch):
+    def refuse(*arguments, **more):
+        raise BackendUnavailable("no times here")
+
+    monkeypatch.setattr(engine_under_test, "step_layers", refuse)
+    monkeypatch.setattr(measure, "measure_peaks", lambda threads: PEAKS)
+    monkeypatch.setattr(measure, "measure_event_cost", lambda: COST)
+    options = ProfileOptions(
+        batches=(), steps=2, repeats=3, image_repeats=1, threads=1, memory=False
+    )
+    document = profile_engines([engine], options).document
+    result = document["engines"][0]
+    assert result["layers"] is None and result["layers_why_not"] == "no times here"
+    assert "energy" in result and "layers: no times here" in profile_text(document)
+    assert "no times here" in report_html(document)
+
+
+class Counter:
+    """A power source that gives one joule more each time it is read."""
+
+    name, is_counter, wraps_at, joules = "counter", True, None, 0.0
+
+    def read(self):
+        self.joules += 1.0
+        return {"rail": self.joules}
+
+
+def test_energy_is_shared_out_over_steps_and_pictures(engine, monkeypatch):
+    monkeypatch.setattr(engine_under_test, "_ENERGY_SECONDS", 0.05)
+    monkeypatch.setattr(engine_under_test, "_IDLE_SECONDS", 0.01)
+    options = ProfileOptions(batch=2, steps=10, threads=1)
+    with EngineUnderTest("e", engine, options) as under_test:
+        under_test.measure_energy([Counter()], [])
+    row = under_test.result["energy"]["sources"][0]
+    assert row["source"] == "counter" and row["num_steps"] >= 1 and row["joules"] >= 1.0
+    assert row["joules_per_step"] == pytest.approx(row["joules"] / row["num_steps"])
+    assert row["joules_per_image"] == pytest.approx(row["joules_per_step"] * 10 / 2)
+    assert row["idle_watts"] > 0
