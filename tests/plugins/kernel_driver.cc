@@ -22,6 +22,7 @@ struct Layer {
   std::vector<float> codebook, bias, weight;
   std::vector<int8_t> assignments;
   QuantizedCodebook quantized;
+  Int8Codebook int8;
   std::vector<int32_t> places;
 };
 
@@ -44,6 +45,7 @@ Layer random_layer(int64_t codebook_size, int64_t length, GroupOrder order, std:
   decode_rows(layer.spec, layer.codebook.data(), 1, layer.assignments.data(), kOutFeatures, 0,
               kOutFeatures, layer.weight.data());
   layer.quantized = quantize_codebook(layer.spec, layer.codebook.data(), 1);
+  layer.int8 = int8_codebook(layer.spec, layer.codebook.data(), 1);
   layer.places = layer.spec.place_of_column();
   return layer;
 }
@@ -64,10 +66,15 @@ std::vector<float> run(const Layer& layer, const float* x, int64_t rows, Accurac
   call.x = x;
   call.codebook = layer.codebook.data();
   call.quantized = &layer.quantized;
+  call.int8 = &layer.int8;
   call.assignments = layer.assignments.data();
   call.bias = layer.bias.data();
   call.y = y.data();
-  codebook_gemm(call, accuracy, kernels, serially, nullptr);
+  if (accuracy == Accuracy::kInt8) {
+    codebook_gemm_int8(call, kernels, serially, nullptr);
+  } else {
+    codebook_gemm(call, accuracy, kernels, serially, nullptr);
+  }
   return y;
 }
 
@@ -134,10 +141,11 @@ int main() {
   for (const Configuration& c : configurations) {
     const Layer layer = random_layer(c.codebook_size, c.length, c.order, random);
     for (const Kernels* kernels : available_kernels()) {
-      for (const Accuracy accuracy : {Accuracy::kFast, Accuracy::kExact}) {
+      const char* const names[] = {"fast", "exact", "int8"};  // by number
+      for (const Accuracy accuracy : {Accuracy::kFast, Accuracy::kExact, Accuracy::kInt8}) {
         const std::vector<float> y = run(layer, x.data(), kRows, accuracy, *kernels);
         std::printf("%s %s %d %d %d %g %d %d\n", kernels->name,
-                    accuracy == Accuracy::kFast ? "fast" : "exact",
+                    names[static_cast<int>(accuracy)],
                     static_cast<int>(c.codebook_size), static_cast<int>(c.length),
                     static_cast<int>(c.order), relative_error(layer, x, y),
                     rows_alone_are_the_same(layer, x, y, accuracy, *kernels),

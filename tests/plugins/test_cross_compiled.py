@@ -17,9 +17,13 @@ pytestmark = pytest.mark.toolchain
 
 ROOT = Path(__file__).parents[2]
 CPU_FOLDER = ROOT / "plugins" / "cpu"
-SOURCES = ("codebook_gemm.cc", "layer.cc", "isa.cc", "kernels_scalar.cc")
+SOURCES = ("codebook_gemm.cc", "int8_gemm.cc", "layer.cc", "isa.cc", "kernels_scalar.cc")
 FLAGS = "-std=c++17 -O2 -Wall -Wextra -Werror -ffp-contract=off -fno-math-errno".split()
-TOLERANCE = {"fast": tolerances.FAST_RELATIVE_PER_ROW_SCALE, "exact": tolerances.FP32_RELATIVE}
+TOLERANCE = {
+    "fast": tolerances.FAST_RELATIVE_PER_ROW_SCALE,
+    "exact": tolerances.FP32_RELATIVE,
+    "int8": tolerances.INT8_RELATIVE,
+}
 NUM_CONFIGURATIONS = 6
 
 
