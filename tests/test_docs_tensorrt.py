@@ -1,0 +1,70 @@
+"""docs/tensorrt.md: its commands parse, its options and file names exist."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+
+from vq4dit import cli
+from vq4dit.plugins.tensorrt.embed import CPP_FOLDER
+
+ROOT = Path(__file__).parents[1]
+TEXT = (ROOT / "docs" / "tensorrt.md").read_text(encoding="utf-8")
+
+
+def commands(program):
+    """Arguments of the commands of a program in the code blocks, with settings before it cut."""
+    blocks = re.findall(r"^```\n(.*?)^```", TEXT, re.M | re.S)
+    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    words = [shlex.split(line, comments=True) for line in lines]
+    words = [[w for i, w in enumerate(ws) if i or not re.match(r"[A-Z0-9_]+=", w)] for ws in words]
+    start = shlex.split(program)
+    return [ws[len(start) :] for ws in words if ws[: len(start)] == start]
+
+
+VQ4DIT = commands("vq4dit")
+
+
+def test_there_are_commands():
+    assert {arguments[0] for arguments in VQ4DIT} >= {"build", "export", "verify", "profile"}
+    assert len(commands("cmake")) >= 3
+
+
+@pytest.mark.parametrize("arguments", VQ4DIT, ids=" ".join)
+def test_commands_parse(arguments):
+    parsed = cli._parser(arguments).parse_args(arguments)
+    assert parsed.command == arguments[0]
+
+
+def test_cmake_options_are_those_of_the_project():
+    """Every option that a user sets is in the table, and nothing else is."""
+    project = (CPP_FOLDER / "CMakeLists.txt").read_text()
+    known = set(re.findall(r"^set\((\w+) \"[^\"]*\" CACHE", project, re.M))
+    known |= set(re.findall(r"^option\((\w+)", project, re.M)) - {"VQ4DIT_WERROR"}
+    known |= {"VQ4DIT_SM"}
+    rows = re.findall(r"^\| (`[A-Z0-9_`, ]+`) \| ", TEXT, re.M)
+    told = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
+    assert told == known
+    used = re.findall(r"-D(\w+)=", TEXT)
+    assert used and set(used) <= known
+
+
+def test_acceptance_commands_parse(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import gpu_acceptance
+
+    found = commands("python benchmarks/gpu_acceptance.py")
+    assert [arguments[0] for arguments in found] == ["prepare", "run", "run"]
+    for arguments in found:
+        monkeypatch.setattr(sys, "argv", ["gpu_acceptance.py", *arguments])
+        assert gpu_acceptance._arguments().command == arguments[0]
+
+
+def test_links_lead_to_files():
+    paths = re.findall(r"`((?:docs|benchmarks|plugins)/[\w./]+)`", TEXT)
+    assert paths
+    assert [path for path in paths if not (ROOT / path).exists()] == []
