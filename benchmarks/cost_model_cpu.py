@@ -34,7 +34,13 @@ from vq4dit.model_config import ModelConfig
 from vq4dit.plugins import ort_library_path
 from vq4dit.plugins.layout import AssignmentLayout
 from vq4dit.prediction.attribution import seconds_by_op
-from vq4dit.prediction.cpu import CpuMeasurement, CpuModel, fit_cpu_model, weight_bytes
+from vq4dit.prediction.cpu import (
+    CpuMeasurement,
+    CpuModel,
+    cold_share,
+    fit_cpu_model,
+    weight_bytes,
+)
 from vq4dit.prediction.step_ops import StepOp, step_ops
 from vq4dit.runtime.ort_session import OrtStepSession
 from vq4dit.runtime.profiling.event_cost import EventCost, measure_event_cost
@@ -104,7 +110,7 @@ def gemm_measurements(
                 )  # fmt: skip
                 yield CpuMeasurement(
                     op=op, implementation=implementation, seconds=row["min_ms"] / 1e3,
-                    is_cold=_is_cold([op], implementation),
+                    cold_share=_cold_share([op], implementation),
                 )  # fmt: skip
 
 
@@ -136,11 +142,11 @@ def engine_measurements(
             break
     ops = step_ops(config, batch, cfg=cfg)
     seconds = seconds_by_op(ops, profile.nodes)
-    is_cold = _is_cold(ops, implementation)
+    cold = _cold_share(ops, implementation)
     return [
         CpuMeasurement(
             op=op, implementation=implementation, seconds=max(seconds[op.name], 1e-7),
-            is_cold=is_cold,
+            cold_share=cold,
         )
         for op in ops
     ]  # fmt: skip
@@ -154,8 +160,8 @@ def last_level_cache_bytes() -> int:
     )
 
 
-def _is_cold(ops: list[StepOp], implementation: str) -> bool:
-    return weight_bytes(ops, implementation) > last_level_cache_bytes() / 2
+def _cold_share(ops: list[StepOp], implementation: str) -> float:
+    return cold_share(weight_bytes(ops, implementation), last_level_cache_bytes())
 
 
 def _undisturbed_case(m: int, k: int, n: int) -> list[dict[str, Any]]:
@@ -243,7 +249,7 @@ def _class_rows(
     """Sums over the operations of each part, and of the whole step."""
     sums: dict[tuple[str, str], list[float]] = {}
     for row in measured:
-        predicted = model.seconds(row.op, row.implementation, is_cold=row.is_cold)
+        predicted = model.seconds(row.op, row.implementation, cold_share=row.cold_share)
         for name in (row.op.part, "whole step"):
             total = sums.setdefault((row.implementation, name), [0.0, 0.0])
             total[0] += 1e6 * row.seconds
@@ -263,7 +269,7 @@ def _class_rows(
 
 
 def _op_row(row: CpuMeasurement, model: CpuModel) -> dict[str, Any]:
-    predicted = model.seconds(row.op, row.implementation, is_cold=row.is_cold)
+    predicted = model.seconds(row.op, row.implementation, cold_share=row.cold_share)
     return {
         "op": row.op.name,
         "kind": row.op.kind,

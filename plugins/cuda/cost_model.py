@@ -88,7 +88,7 @@ def predict_gemm(
     )
     seconds |= memory_limits(gpu, traffic, efficiencies, is_weight_in_l2=is_weight_in_l2)
     work = Work(
-        gpu=gpu, kernel="codebook_gemm" if weight else "dense_gemm", variant=tile.name,
+        gpu=gpu, kernel="codebook_gemm" if weight else "dense_gemm", tile=tile,
         m=m, n=n, k=k, resident=resident, busiest=busiest, efficiencies=efficiencies,
         split_k=split_k, workspace_bytes=_FLOAT * m * n * split_k if split_k > 1 else 0,
     )  # fmt: skip
@@ -145,7 +145,7 @@ def predict_gemv(
     )
     seconds |= memory_limits(gpu, traffic, efficiencies)
     work = Work(
-        gpu=gpu, kernel="codebook_gemv", variant=tile.name, m=m, n=n, k=k, resident=resident,
+        gpu=gpu, kernel="codebook_gemv", tile=tile, m=m, n=n, k=k, resident=resident,
         busiest=busiest, efficiencies=efficiencies,
     )  # fmt: skip
     # Blocks that follow find the memory pipeline full.
@@ -170,7 +170,7 @@ def predict_dense_gemv(
     weight = n * k * _HALF
     traffic = Traffic(x=m * k * _HALF, y=m * n * bytes_per_output, weight=weight, to_blocks=weight)
     work = Work(
-        gpu=gpu, kernel="dense_gemv", variant="", m=m, n=n, k=k, resident=1, busiest=1,
+        gpu=gpu, kernel="dense_gemv", tile=None, m=m, n=n, k=k, resident=1, busiest=1,
         efficiencies=efficiencies,
     )  # fmt: skip
     return work.predicted(memory_limits(gpu, traffic, efficiencies), 2 * gpu.memory_latency_seconds)
@@ -201,7 +201,7 @@ def predict_decode(
         "l2": (dense + stored) / (gpu.l2_bytes_per_second * efficiencies.l2),
     }
     work = Work(
-        gpu=gpu, kernel="codebook_decode", variant="", m=0, n=n, k=k, resident=4, busiest=4,
+        gpu=gpu, kernel="codebook_decode", tile=None, m=0, n=n, k=k, resident=4, busiest=4,
         efficiencies=efficiencies, workspace_bytes=dense,
     )  # fmt: skip
     return work.predicted(seconds, 2 * gpu.memory_latency_seconds), stays

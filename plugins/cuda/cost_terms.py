@@ -9,6 +9,7 @@ from vq4dit.errors import ShapeError
 
 from .efficiency import Efficiencies
 from .gpu_table import Gpu
+from .launch_table import LaunchTile
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +19,7 @@ class Prediction:
     Args:
         gpu: name in the table.
         kernel: "codebook_gemm", "codebook_gemv", "codebook_decode", "decode_then_gemm",
-            "dense_gemm" or "dense_gemv"; variant: its tile, "" where there is one only.
+            "dense_gemm" or "dense_gemv"; tile: which of its variants, None where there is one.
         m, n, k: rows of x, out_features, in_features.
         seconds: from the end of the kernel before to the end of this one.
         limit: what binds: "launch", "tensor", "shared", "issue", "latency", "dram" or "l2".
@@ -31,7 +32,7 @@ class Prediction:
 
     gpu: str
     kernel: str
-    variant: str
+    tile: LaunchTile | None
     m: int
     n: int
     k: int
@@ -44,6 +45,11 @@ class Prediction:
     split_k: int = 1
     workspace_bytes: int = 0
     num_launches: int = 1
+
+    @property
+    def variant(self) -> str:
+        """Name of the tile, "" where there is one variant only."""
+        return self.tile.name if self.tile else ""
 
     @property
     def microseconds(self) -> float:
@@ -67,7 +73,7 @@ class Work:
 
     gpu: Gpu
     kernel: str
-    variant: str
+    tile: LaunchTile | None
     m: int
     n: int
     k: int
@@ -81,17 +87,18 @@ class Work:
         """Put the limits together: the largest, and a share of the next one that is not hidden."""
         ordered = sorted(limits, key=lambda name: limits[name], reverse=True)
         main = limits[ordered[0]] + self.efficiencies.serial * limits[ordered[1]]
-        start = self.gpu.launch_seconds + fill
+        launch = self.gpu.launch_seconds * self.efficiencies.launch
+        start = launch + fill
         return Prediction(
             gpu=self.gpu.name,
             kernel=self.kernel,
-            variant=self.variant,
+            tile=self.tile,
             m=self.m,
             n=self.n,
             k=self.k,
             seconds=start + main,
             limit="launch" if start > limits[ordered[0]] else ordered[0],
-            parts=dict(limits) | {"launch": self.gpu.launch_seconds, "fill": fill},
+            parts=dict(limits) | {"launch": launch, "fill": fill},
             blocks_per_sm=self.resident,
             waves=self.busiest,
             split_k=self.split_k,

@@ -7,6 +7,7 @@ them. Nothing here was measured by this project.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -91,6 +92,23 @@ def find_gpu(name: str) -> Gpu:
     if key not in GPUS:
         raise OptionError(f"GPU {name!r} is not in the table; known are {', '.join(GPUS)}")
     return GPUS[key]
+
+
+def gpu_of_device(name: str) -> Gpu:
+    """The GPU that a driver calls by this name, such as "NVIDIA A100-SXM4-40GB".
+
+    Raises:
+        OptionError: none in the table; Orin modules all have the same name, so that theirs must be
+            given as the table has it.
+    """
+    if name.lower() in GPUS:
+        return GPUS[name.lower()]
+    for pattern, key in _DEVICE_NAMES:
+        if re.search(pattern, name):
+            return GPUS[key]
+    raise OptionError(
+        f"the driver's GPU {name!r} is not in the table; name one of {', '.join(GPUS)}"
+    )
 
 
 def _sources(product: str, **others: str) -> dict[str, str]:
@@ -208,6 +226,19 @@ _H100_SXM = Gpu(
     ),
 )
 
+_H200_SXM = replace(
+    _H100_SXM,
+    name="h200",
+    title="H200 SXM5 141 GB",
+    dram_bytes_per_second=4800e9,
+    memory_bytes=141 * 10**9,
+    sources=dict(_H100_SXM.sources)
+    | {
+        "dram_bytes_per_second": "NVIDIA H200 datasheet (4.8 TB/s)",
+        "memory_bytes": "NVIDIA H200 datasheet (141 GB)",
+    },
+)
+
 _L4 = Gpu(
     name="l4",
     title="L4 24 GB (72 W: the boost clock is not sustained under a full load)",
@@ -275,6 +306,18 @@ _THOR = Gpu(
 GPUS: dict[str, Gpu] = {
     gpu.name: gpu
     for gpu in (
-        _A100_40, _A100_80, _ORIN_AGX, _ORIN_NX, _ORIN_NANO, _H100_SXM, _L4, _RTX_4090, _THOR,
+        _A100_40, _A100_80, _ORIN_AGX, _ORIN_NX, _ORIN_NANO, _H100_SXM, _H200_SXM, _L4, _RTX_4090,
+        _THOR,
     )
 }  # fmt: skip
+
+#: Pattern of a driver's name for a device -> key.
+_DEVICE_NAMES = (
+    (r"A100.*40GB", "a100-40"),
+    (r"A100.*80GB", "a100-80"),
+    (r"H100.*80GB HBM3", "h100"),
+    (r"H200", "h200"),
+    (r"\bL4\b", "l4"),
+    (r"RTX 4090(?! (Laptop|D))", "rtx-4090"),
+    (r"Thor", "thor"),
+)

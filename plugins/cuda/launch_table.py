@@ -7,6 +7,7 @@ CUTLASS's device library with counts scaled from one plain float16 GEMM.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from .configuration import DECODE_TILES, GEMM_TILES, GEMV_TILES, Tile
@@ -123,6 +124,25 @@ def _library(shape: tuple[int, int, int], warp: tuple[int, int], stages: int) ->
 CODEBOOK_GEMMS = tuple(_ours(tile, is_gemv=False) for tile in GEMM_TILES)
 CODEBOOK_GEMVS = tuple(_ours(tile, is_gemv=True) for tile in GEMV_TILES)
 DECODES = DECODE_TILES
+
+_ENTRY = re.compile(
+    r"vq4dit_(?P<kernel>gemm|gemv)_.*_(?P<block_m>\d+)x(?P<block_n>\d+)_w(?P<warps>\d+)"
+    r"s(?P<stages>\d+)(?:_split(?P<split_k>\d+))?"
+)
+
+
+def tile_of_entry(entry_point: str) -> LaunchTile | None:
+    """The tile of a kernel by its entry point's name; None where no kernel here has it."""
+    match = _ENTRY.fullmatch(entry_point)
+    if match is None:
+        return None
+    names = ("block_m", "block_n", "warps", "stages", "split_k")
+    wanted = tuple(int(match[name] or 1) for name in names)
+    for tile in CODEBOOK_GEMMS if match["kernel"] == "gemm" else CODEBOOK_GEMVS:
+        if tuple(getattr(tile, name) for name in names) == wanted:
+            return tile
+    return None
+
 
 #: A GEMM library's.
 LIBRARY_GEMMS = (

@@ -6,9 +6,9 @@ measurements by least squares of relative errors, large ones cut (Huber 1964), w
 zero. So the model can be held against sizes that it was not fitted to: `benchmarks/
 cost_model_cpu.py` does, and reports the error.
 
-Weights count as cold where those of the whole run do not fit half of the last-level cache: then
-each is read from memory every time. Source of the quantities of quantized linears:
-`plugins/cpu/README.md` (tables, look-ups, blocks of rows). One thread.
+Weights count as cold by `cold_share`: not at all where those of the whole run fit half of the
+last-level cache, all of them where they do not fit it. Source of the quantities of quantized
+linears: `plugins/cpu/README.md` (tables, look-ups, blocks of rows). One thread.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ _REWEIGHTINGS = 10
 
 @dataclass(frozen=True, kw_only=True)
 class CpuMeasurement:
-    """Seconds that one operation took, how its weight is stored, and whether weights are cold."""
+    """Seconds that one operation took, how its weight is stored, and how cold weights were."""
 
     op: StepOp
     implementation: str
     seconds: float
-    is_cold: bool = False
+    cold_share: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +64,7 @@ class CpuModel:
     costs: Mapping[str, Mapping[str, float]]
 
     def seconds(
-        self, op: StepOp, implementation: str, *, is_cold: bool = False, bits: int = 2
+        self, op: StepOp, implementation: str, *, cold_share: float = 0.0, bits: int = 2
     ) -> float:
         """Predicted time of one operation.
 
@@ -81,7 +81,7 @@ class CpuModel:
         return sum(
             amount * costs.get(quantity, 0.0)
             for quantity, amount in quantities(
-                op, implementation, is_cold=is_cold, bits=bits
+                op, implementation, cold_share=cold_share, bits=bits
             ).items()
         )
 
@@ -114,7 +114,7 @@ def op_class(op: StepOp, implementation: str) -> str:
 
 
 def quantities(
-    op: StepOp, implementation: str, *, is_cold: bool = False, bits: int = 2
+    op: StepOp, implementation: str, *, cold_share: float = 0.0, bits: int = 2
 ) -> dict[str, float]:
     """What an operation does, in numbers; "call" is 1 for each operation."""
     name = op_class(op, implementation)
@@ -138,7 +138,7 @@ def quantities(
             "call": op.count,
             "multiply_adds": 1.0 * op.m * n * op.k,
             "weights": 1.0 * n * op.k,
-            "cold_weights": 1.0 * n * op.k if is_cold else 0.0,
+            "cold_weights": cold_share * n * op.k,
             "inputs": 1.0 * op.m * op.k * op.count,
         } | outputs
     return {"call": 1} | _table_quantities(op, n, implementation, bits) | outputs
@@ -163,6 +163,11 @@ def fit_cpu_model(
         calibration=calibration,
         costs={name: _fit_class(rows, bits) for name, rows in sorted(by_class.items())},
     )
+
+
+def cold_share(working_set_bytes: float, cache_bytes: float) -> float:
+    """Share of the weights that a run reads from memory: 0 up to half of the cache, then to 1."""
+    return min(1.0, max(0.0, 2 * working_set_bytes / cache_bytes - 1))
 
 
 def weight_bytes(ops: Iterable[StepOp], implementation: str, *, bits: int = 2) -> float:
@@ -210,7 +215,7 @@ def _table_quantities(op: StepOp, n: int, implementation: str, bits: int) -> dic
 def _fit_class(rows: list[CpuMeasurement], bits: int) -> dict[str, float]:
     """Costs with the least sum of Huber's function of the relative errors, none below zero."""
     amounts = [
-        quantities(row.op, row.implementation, is_cold=row.is_cold, bits=bits) for row in rows
+        quantities(row.op, row.implementation, cold_share=row.cold_share, bits=bits) for row in rows
     ]
     names = sorted({name for found in amounts for name, amount in found.items() if amount})
     matrix = np.array([[found.get(name, 0.0) for name in names] for found in amounts])
