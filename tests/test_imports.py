@@ -28,6 +28,11 @@ def test_pipeline_loads_nothing_heavy(pipeline_modules):
     assert not pipeline_modules & set(HEAVY)
 
 
+def test_the_package_alone_loads_nothing():
+    found = _modules_after("import vq4dit; assert 'Pipeline' in vq4dit.__all__")
+    assert not found & {*HEAVY, "numpy", "onnxruntime", "PIL", "safetensors", "tqdm", "argparse"}
+
+
 def test_onnxruntime_and_pillow_are_loaded_on_use_only(pipeline_modules):
     assert not pipeline_modules & {"onnxruntime", "PIL", "tqdm"}
 

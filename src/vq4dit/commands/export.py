@@ -31,7 +31,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="type of weights and arithmetic; fp16 for form plugin if not given, else fp32",
     )
     parser.add_argument(
-        "--vae", type=Path, help="folder of a diffusers AutoencoderKL to decode with"
+        "--vae",
+        type=Path,
+        help="AutoencoderKL or AutoencoderTiny to decode with: a diffusers folder or a "
+        "safetensors file",
     )
     parser.add_argument("--no-cfg", action="store_true", help="no classifier-free guidance inside")
     add_cfg_channels_argument(parser, default="3")
