@@ -76,7 +76,7 @@ def engine(name, scale=1.0):
         "decode": latency([0.002, 0.0021]).to_dict(),
         "host_overhead_per_step": latency([5e-5] * 49).to_dict(),
         "layers": {"account": profile.to_dict(), **rows},
-        "decoder_layers": {"account": profile.to_dict(), **decoder},
+        "decoder_layers": {"latent_size": 8, "account": profile.to_dict(), **decoder},
         "energy": {"sources": [], "why_not": ["found no power monitor"]},
         "memory": {"phases": phases, "peak_is_per_phase": True},
     }  # fmt: skip

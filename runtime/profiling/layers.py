@@ -10,6 +10,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from vq4dit.engines.manifest import PLAN_TARGETS
 from vq4dit.errors import BackendUnavailable
 from vq4dit.runtime.open_session import native_library
 from vq4dit.runtime.ort_session import CPU_PROVIDERS, OrtDecoderSession, OrtStepSession
@@ -21,7 +24,7 @@ from .inputs import step_inputs
 from .options import ProfileOptions
 from .ort_nodes import NodeProfile, account, optimized_path, profile_nodes
 from .peaks import Peaks
-from .timed_sessions import decoder_session, step_session
+from .timed_sessions import step_session
 
 _ASYNCHRONOUS = frozenset(
     f"{name}ExecutionProvider"
@@ -70,25 +73,38 @@ def step_layers(
 def decoder_layers(
     pipeline: Pipeline, options: ProfileOptions, *, peaks: Peaks, event_cost: EventCost
 ) -> dict[str, Any] | None:
-    """Breakdown of the decoder ready for JSON; None without a decoder on ONNX Runtime."""
-    decoder = decoder_session(pipeline)
-    if not isinstance(decoder, OrtDecoderSession):
+    """Breakdown of the decoder ready for JSON; None without a decoder on ONNX Runtime.
+
+    A decoder that works by tiles is timed on one tile; `latent_size` tells its side.
+    """
+    manifest = pipeline.manifest
+    if manifest.target in PLAN_TARGETS or "decoder" not in manifest.files:
         return None
-    latent = step_inputs(pipeline.manifest, options.batch).latent
-    profile = profile_nodes(
-        lambda prefix: OrtDecoderSession(
-            _path(pipeline, "decoder"),
-            threads=options.threads,
-            providers=tuple(options.providers or CPU_PROVIDERS),
-            profile_prefix=prefix,
-        ),
-        lambda opened: opened.decode(latent),
-        lambda: decoder.decode(latent),
-        repeats=options.repeats,
-        budget_seconds=options.seconds,
-        event_cost=event_cost,
+    size = manifest.decoder_tile or manifest.latent_shape[1]
+    latent = np.ascontiguousarray(step_inputs(manifest, options.batch).latent[:, :, :size, :size])
+    plain = _decoder(pipeline, options, None)
+    try:
+        profile = profile_nodes(
+            lambda prefix: _decoder(pipeline, options, prefix),
+            lambda opened: opened.decode(latent),
+            lambda: plain.decode(latent),
+            repeats=options.repeats,
+            budget_seconds=options.seconds,
+            event_cost=event_cost,
+        )
+    finally:
+        plain.close()
+    return {"latent_size": size, **_result(profile, peaks, is_decoder=True)}
+
+
+def _decoder(pipeline: Pipeline, options: ProfileOptions, prefix: Path | None) -> OrtDecoderSession:
+    """The decoder model, with the profiler on if there is a prefix."""
+    return OrtDecoderSession(
+        _path(pipeline, "decoder"),
+        threads=options.threads,
+        providers=tuple(options.providers or CPU_PROVIDERS),
+        profile_prefix=prefix,
     )
-    return _result(profile, peaks, is_decoder=True)
 
 
 def _check_waits(options: ProfileOptions) -> None:

@@ -51,7 +51,8 @@ def hidden_weight_bytes(node: NodeTime) -> int:
     listed = [shape for shape in node.inputs[1:] if len(shape) > 1]
     if listed or not node.inputs[0] or not node.outputs:
         return 0
-    return node.inputs[0][-1] * _last(node.outputs[0]) * _FLOAT32_BYTES
+    element_bytes = node.output_bytes // max(prod(node.outputs[0]), 1) or _FLOAT32_BYTES
+    return node.inputs[0][-1] * _last(node.outputs[0]) * element_bytes
 
 
 def _last(shape: Shape) -> int:

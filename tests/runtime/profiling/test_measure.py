@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from profile_document import nodes
 from tiny_engine import write_tiny_engine
@@ -216,3 +217,24 @@ def test_energy_is_shared_out_over_steps_and_pictures(engine, monkeypatch):
     assert row["joules_per_step"] == pytest.approx(row["joules"] / row["num_steps"])
     assert row["joules_per_image"] == pytest.approx(row["joules_per_step"] * 10 / 2)
     assert row["idle_watts"] > 0
+
+
+def test_a_decoder_by_tiles_is_timed_on_one_tile(tmp_path):
+    manifest = write_tiny_engine(tmp_path / "engine")
+    tiled = SimpleNamespace(**{**vars(manifest), "decoder_tile": 4})
+    with Pipeline(tmp_path / "engine", threads=1) as pipeline:
+        whole = layers.decoder_layers(pipeline, QUICK, peaks=PEAKS, event_cost=COST)
+        pipeline.manifest = tiled
+        sizes = []
+        with pytest.MonkeyPatch.context() as patch:
+            run = layers.OrtDecoderSession.decode
+            patch.setattr(
+                layers.OrtDecoderSession,
+                "decode",
+                lambda self, latent: (
+                    sizes.append(latent.shape[2:]) or run(self, np.tile(latent, (1, 1, 2, 2)))
+                ),
+            )
+            part = layers.decoder_layers(pipeline, QUICK, peaks=PEAKS, event_cost=COST)
+    assert whole["latent_size"] == 8 and part["latent_size"] == 4
+    assert set(sizes) == {(4, 4)}

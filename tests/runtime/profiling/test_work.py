@@ -38,5 +38,7 @@ def test_a_repacked_weight_is_counted_though_it_is_not_listed():
     repacked = node("Gemm", ((2, 256), (512,)), ((2, 512),), weight_bytes=2048)
     listed = node("MatMul", ((2, 256), (256, 512)), ((2, 512),), weight_bytes=4 * 256 * 512)
     assert hidden_weight_bytes(repacked) == 4 * 256 * 512
+    half = node("Gemm", ((2, 256), (512,)), ((2, 512),), output_bytes=2 * 1024)
+    assert hidden_weight_bytes(half) == 2 * 256 * 512
     assert hidden_weight_bytes(listed) == 0
     assert moved_bytes(repacked) == 2048 + 4 * 256 * 512
