@@ -58,19 +58,29 @@ def why_no_bindings() -> str | None:
 needs_bindings = pytest.mark.skipif(why_no_bindings() is not None, reason=str(why_no_bindings()))
 
 
-def run_with_bindings(script: Path, *arguments: str) -> Any:
-    """Run a script where `import_tensorrt` works; the JSON value of its last line of output."""
+def run_with_bindings(script: Path, *arguments: str, lines: list[str] | None = None) -> Any:
+    """Run a script where `import_tensorrt` works; the JSON value of its last line of output.
+
+    All lines of the output go into `lines`.
+    """
     lean = lean_library()
     assert lean is not None
     paths = [str(_stub_folder()), str(lean.parent), os.environ.get("LD_LIBRARY_PATH", "")]
-    environment = os.environ | {"LD_LIBRARY_PATH": os.pathsep.join(filter(None, paths))}
+    modules = [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
+    environment = os.environ | {
+        "LD_LIBRARY_PATH": os.pathsep.join(filter(None, paths)),
+        "PYTHONPATH": os.pathsep.join(filter(None, modules)),
+    }
     done = subprocess.run(
         [sys.executable, str(script), *arguments],
         env=environment, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     if done.returncode != 0:
         pytest.fail(f"{script.name} {' '.join(arguments)}\n{done.stderr[-4000:]}", pytrace=False)
-    return json.loads(done.stdout.splitlines()[-1])
+    output = done.stdout.splitlines()
+    if lines is not None:
+        lines += output
+    return json.loads(output[-1])
 
 
 def import_tensorrt() -> ModuleType:
