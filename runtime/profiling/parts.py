@@ -38,6 +38,9 @@ _RULES = tuple(
 #: What ONNX Runtime's profiler and optimisers append.
 _SUFFIX = re.compile(r"(_kernel_time|_nchwc|_token_\d+|/.*)$")
 
+#: What stands between the names of nodes that a backend has fused.
+_BETWEEN = re.compile(r"[+,\s\[\]{}()]+|\.\.\.")
+
 #: Linears of the exported graph: their product, bias and activation are one layer.
 _LINEAR = re.compile(
     r"(blocks\.(?:\d+\.)?adaLN_modulation\.1|blocks\.\d+\.(?:attn\.qkv|attn\.proj|mlp\.fc[12])"
@@ -61,8 +64,7 @@ def part_of(name: str) -> str | None:
 
     A layer that a backend fused from several nodes ("a + b") counts where its first node does.
     """
-    for piece in re.split(r"[+,\s]+", name):
-        cleaned = clean_name(piece)
+    for cleaned in _pieces(name):
         for pattern, part in _RULES:
             if pattern.match(cleaned):
                 return part
@@ -88,10 +90,14 @@ def kind_of(layer: str) -> str:
 
 def layer_of(name: str, part: str) -> str:
     """The layer that a node belongs to: a linear, the rest of attention, a norm, or its part."""
-    cleaned = clean_name(re.split(r"[+,\s]+", name)[0])
-    for pattern in (_LINEAR, _DECODER_MODULE):
+    cleaned = next((piece for piece in _pieces(name) if part_of(piece) is not None), "")
+    for pattern in (_LINEAR, _DECODER_MODULE, _GROUP):
         found = pattern.match(cleaned)
         if found:
             return found[1]
-    group = _GROUP.match(cleaned)
-    return group[1] if group else part
+    return part
+
+
+def _pieces(name: str) -> list[str]:
+    """Names of the nodes that a backend has joined, such as "a + b" or "{ForeignNode[a...b]}"."""
+    return [clean_name(piece) for piece in _BETWEEN.split(name) if piece]

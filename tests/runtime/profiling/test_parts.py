@@ -30,7 +30,8 @@ NAMES = [
     ("latent_out", "sampler update", "sampler update"),
     ("decoder.up_blocks.1.resnets.0.conv2_nchwc", "decoder", "decoder.up_blocks.1.resnets.0"),
     ("blocks.0.attn.qkv + blocks.0.attn.split", "attention", "blocks.0.attn.qkv"),
-    ("__myl_Fc blocks.1.mlp.fc1", "MLP", "MLP"),
+    ("__myl_Fc blocks.1.mlp.fc1", "MLP", "blocks.1.mlp.fc1"),
+    ("{ForeignNode[blocks.0.norm2...blocks.0.mlp.fc1]}", "adaLN", "blocks.0.norm2"),
 ]  # fmt: skip
 
 
