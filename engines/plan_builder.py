@@ -34,17 +34,16 @@ def run_job(job: PlanJob, progress: PlanProgress | None = None) -> str:
         OSError: the plan could not be written.
     """
     with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(
+        with subprocess.Popen(
             [sys.executable, "-m", _WORKER],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
             env=_environment(job.target), text=True,
-        )  # fmt: skip
-        try:
-            last = _follow(process, job, progress)
-        finally:
-            if process.poll() is None:
+        ) as process:  # fmt: skip
+            try:
+                last = _follow(process, job, progress)
+            except BaseException:
                 process.kill()
-            process.wait()
+                raise
         if process.returncode == 0 and last.get("event") == "done":
             return str(last["version"])
         raise _failure(job, process.returncode, last, _end_of(log))
@@ -75,7 +74,6 @@ def _follow(
     for line in process.stdout:
         last = json.loads(line)
         phases.take(last)
-    process.wait()
     return last
 
 
@@ -114,8 +112,8 @@ def _failure(job: PlanJob, code: int, last: dict[str, Any], log: str) -> Excepti
             "killed, else report this"
         )
     reasons = [text for text in (last["message"], log) if text]
-    if "No space left" in last["message"]:
-        return OSError(f"{job.plan_path}: {last['message']}")
+    if last["is_os_error"]:
+        return OSError(last["message"])
     return ArtifactError(
         f"the {job.target} builder refused {model}: {'; '.join(reasons)}; update the builder, or "
         "build with --target cpu or onnx"

@@ -2,8 +2,8 @@
 
 Prints one JSON object per line on stdout: {"event": "start", "phase", "parent", "steps"},
 {"event": "step", "phase", "step"}, {"event": "finish", "phase"}, and last {"event": "done",
-"version"} or {"event": "error", "message"}. All else, the builder's own words included, goes to
-stderr. POLYGRAPHY_USE_TENSORRT_RTX must be set as the job's target wants it.
+"version"} or {"event": "error", "message", "is_os_error"}. All else, the builder's own words
+included, goes to stderr. POLYGRAPHY_USE_TENSORRT_RTX must be set as the job's target wants it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from vq4dit.atomic_file import atomic_path
-from vq4dit.errors import BackendUnavailable
+from vq4dit.errors import BackendUnavailable, OptionError
+from vq4dit.runtime.gpu import sm_name
 
 from .plan_job import PlanJob
 
@@ -31,7 +32,8 @@ def main() -> int:
     try:
         version = build_plan(job, say)
     except Exception as error:  # Polygraphy's, TensorRT's or the plugins' own: all end here
-        say("error", message=" ".join(str(error).split()) or type(error).__name__)
+        message = " ".join(str(error).split()) or type(error).__name__
+        say("error", message=message, is_os_error=isinstance(error, OSError))
         return 1
     say("done", version=version)
     return 0
@@ -52,7 +54,7 @@ def build_plan(job: PlanJob, say: Any) -> str:
     _load_plugins(job, trt)
     network = loaders.NetworkFromOnnxPath(job.onnx_path, strongly_typed=True)
     build = loaders.EngineBytesFromNetwork(
-        network, config=_config(job, trt, say), save_timing_cache=job.timing_cache
+        network, config=builder_config(job, trt, say), save_timing_cache=job.timing_cache
     )
     plan = build()
     with atomic_path(Path(job.plan_path)) as temporary:
@@ -69,7 +71,7 @@ def _bindings(target: str) -> Any:
     return trt
 
 
-def _config(job: PlanJob, trt: Any, say: Any) -> Any:
+def builder_config(job: PlanJob, trt: Any, say: Any) -> Any:
     """Polygraphy's loader of the builder's configuration."""
     from polygraphy.backend.trt import CreateConfig, Profile
 
@@ -93,8 +95,21 @@ def _config(job: PlanJob, trt: Any, say: Any) -> Any:
         )
     from polygraphy.backend.tensorrt_rtx import CreateConfigRTX
 
-    capabilities = [tuple(map(int, c.split("."))) for c in job.compute_capabilities]
-    return CreateConfigRTX(**options, compute_capabilities=capabilities)
+    return CreateConfigRTX(**options, compute_capabilities=_rtx_capabilities(job, trt))
+
+
+def _rtx_capabilities(job: PlanJob, trt: Any) -> list[tuple[int, int]]:
+    """The job's GPUs as Polygraphy takes them; OptionError for one that TensorRT-RTX lacks."""
+    members = [m.removeprefix("SM") for m in trt.ComputeCapability.__members__]
+    known = [f"{m[:-1]}.{m[-1]}" for m in members if m.isdecimal()]
+    for capability in job.compute_capabilities:
+        if capability not in known:
+            raise OptionError(
+                f"compute capability {capability} ({sm_name(capability)}) is not among those that "
+                f"TensorRT-RTX {trt.__version__} builds for: {', '.join(known)}"
+            )
+    pairs = [capability.split(".") for capability in job.compute_capabilities]
+    return [(int(major), int(minor)) for major, minor in pairs]
 
 
 def progress_monitor(trt: Any, say: Any) -> Any:

@@ -1,0 +1,325 @@
+"""TensorRT sessions on a GPU double: order and completeness of the calls, and the numbers."""
+
+import logging
+from dataclasses import fields, replace
+
+import numpy as np
+import pytest
+from support_gpu_double import BUILD, DRIVER, CudaDouble, TensorRtDouble, plan_bytes
+from tiny_engine import CONFIG, toy_step, write_step
+
+from vq4dit.errors import ArtifactError, BackendUnavailable, OptionError, Vq4ditError
+from vq4dit.runtime import cuda_calls, trt_plan
+from vq4dit.runtime.ort_session import OrtStepSession
+from vq4dit.runtime.session import StepInputs
+from vq4dit.runtime.trt_session import TrtDecoderSession, TrtStepSession
+
+STEP_INPUTS = [f.name for f in fields(StepInputs)]
+
+
+def step_inputs(batch, seed=0):
+    rng = np.random.default_rng(seed)
+    images = rng.standard_normal((3, batch, 4, 8, 8)).astype(np.float32)
+    return StepInputs(
+        latent=images[0], noise=images[1], history=images[2],
+        timestep=rng.uniform(0, 999, batch).astype(np.float32),
+        label=rng.integers(0, 10, batch),
+        cfg_scale=rng.uniform(1, 4, batch).astype(np.float32),
+        coefficients=rng.uniform(-1, 1, (batch, 8)).astype(np.float32),
+    )  # fmt: skip
+
+
+def toy(inputs):
+    """The toy step; a plan without guidance reads no cfg_scale."""
+    batch = len(inputs["latent"])
+    inputs.setdefault("cfg_scale", np.ones(batch, np.float32))
+    return dict(zip(("latent_out", "x_start"), toy_step(StepInputs(**inputs)), strict=True))
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """CUDA and TensorRT in the places where sessions look for them."""
+    cuda = CudaDouble()
+    trt = TensorRtDouble(cuda, toy)
+    monkeypatch.setattr(cuda_calls, "import_cuda_runtime", lambda: cuda)
+    monkeypatch.setattr(trt_plan, "import_runtime", lambda target, build: trt)
+    monkeypatch.setattr(trt_plan, "find_driver", lambda: (DRIVER, ""))
+    return trt
+
+
+@pytest.fixture
+def open_step(tmp_path, machine):
+    """A function that opens a step session on a plan of the double."""
+    made = []
+
+    def open_(*, build=BUILD, target="tensorrt", data=None, **options):
+        path = tmp_path / "step.plan"
+        path.write_bytes(plan_bytes(CONFIG, **options) if data is None else data)
+        made.append(TrtStepSession(path, target=target, build=build))
+        return made[-1]
+
+    yield open_
+    for session in made:
+        session.close()
+    assert machine.cuda.is_clean()
+
+
+@pytest.mark.ort
+def test_steps_equal_those_of_the_cpu_session(tmp_path, machine, open_step):
+    """The double's plan is the CPU session itself: any difference is the host's doing."""
+    write_step(tmp_path / "step.onnx")
+    cpu = OrtStepSession(tmp_path / "step.onnx", library=None, threads=1)
+    machine.compute = lambda inputs: dict(
+        zip(("latent_out", "x_start"), cpu.run(StepInputs(**inputs)), strict=True)
+    )
+    session = open_step()
+    for i, batch in enumerate((1, 1, 1, 3, 3, 2, 4, 4, 1, 1)):
+        inputs = step_inputs(batch, seed=i)
+        for found, wanted in zip(session.run(inputs), cpu.run(inputs), strict=True):
+            assert found.dtype == np.float32 and np.array_equal(found, wanted)
+
+
+def test_results_are_the_callers_own(open_step):
+    session = open_step()
+    first = session.run(step_inputs(2, seed=0))
+    kept = [array.copy() for array in first]
+    session.run(step_inputs(2, seed=1))
+    assert all(np.array_equal(a, b) for a, b in zip(first, kept, strict=True))
+
+
+def test_everything_is_bound_once(machine, open_step):
+    session = open_step()
+    for batch in (1, 2, 2, 4):
+        session.run(step_inputs(batch))
+    calls = machine.cuda.calls
+    bound = [call[1] for call in calls if call[0] == "set_tensor_address"]
+    assert sorted(bound) == sorted([*STEP_INPUTS, "latent_out", "x_start"])
+    assert machine.cuda.count("cudaMalloc") == machine.cuda.count("cudaMallocHost") == len(bound)
+    assert machine.cuda.count("cudaStreamCreateWithFlags") == 1
+    first_run = next(i for i, call in enumerate(calls) if call[0] == "execute_async_v3")
+    assert max(i for i, call in enumerate(calls) if call[0] == "set_tensor_address") < first_run
+
+
+def test_shapes_are_set_before_the_first_run_of_a_batch_only(machine, open_step):
+    session = open_step()
+    for batch in (2, 2, 2, 3, 3):
+        session.run(step_inputs(batch))
+    shapes = [call[1:] for call in machine.cuda.calls if call[0] == "set_input_shape"]
+    assert len(shapes) == 2 * len(STEP_INPUTS)
+    assert ("coefficients", (2, 8)) in shapes and ("latent", (3, 4, 8, 8)) in shapes
+
+
+def test_one_graph_per_batch_shape(machine, open_step):
+    session = open_step()
+    names = ("cudaStreamBeginCapture", "cudaGraphInstantiate", "cudaGraphLaunch")
+    for _ in range(4):
+        session.run(step_inputs(2))
+    assert [machine.cuda.count(name) for name in names] == [1, 1, 3]
+    assert machine.cuda.count("execute_async_v3") == 2  # the first run, and the recording
+    for _ in range(3):
+        session.run(step_inputs(3))
+    assert [machine.cuda.count(name) for name in names] == [2, 2, 5]
+    assert machine.cuda.count("cudaGraphExecDestroy") == 1  # shapes of the first graph are gone
+
+
+def test_copies_go_with_every_run_and_are_no_larger_than_the_batch(machine, open_step):
+    session = open_step()
+    session.run(step_inputs(2))
+    copies = [call for call in machine.cuda.calls if call[0] == "cudaMemcpyAsync"]
+    sizes = sorted(call[3] for call in copies[: len(STEP_INPUTS) + 2])
+    image, number = 2 * 4 * 8 * 8 * 4, 2 * 4
+    assert sizes == sorted([number, number, 2 * number, 8 * number, *[image] * 5])
+
+
+def test_a_plan_that_cannot_be_recorded_runs_all_the_same(machine, open_step, caplog):
+    session = open_step()
+    context = session._runner._context
+    direct = context.execute_async_v3
+
+    def refuse_recording(stream_handle):
+        if stream_handle in machine.cuda.recordings:
+            machine.say("operation not permitted when stream is capturing")
+            return False
+        return direct(stream_handle)
+
+    context.execute_async_v3 = refuse_recording
+    with caplog.at_level(logging.WARNING, "vq4dit.runtime.trt_runner"):
+        for seed in range(3):
+            found = session.run(step_inputs(3, seed=seed))
+            assert np.array_equal(found[0], toy_step(step_inputs(3, seed=seed))[0])
+    assert len([r for r in caplog.records if "without a CUDA graph" in r.message]) == 1
+    assert machine.cuda.count("cudaStreamBeginCapture") == 1  # tried once
+
+
+def test_rtx_is_asked_whether_it_can_be_recorded(machine, open_step):
+    session = open_step(target="tensorrt-rtx")
+    session._runner._context.is_stream_capturable = lambda stream: False
+    for _ in range(3):
+        session.run(step_inputs(1))
+    assert machine.cuda.count("cudaStreamBeginCapture") == 0
+    assert machine.cuda.count("execute_async_v3") == 3
+
+
+def test_a_plan_without_guidance_lacks_its_weight(open_step):
+    session = open_step(without=("cfg_scale",))
+    inputs = step_inputs(2)
+    wanted = toy_step(replace(inputs, cfg_scale=np.ones(2, np.float32)))
+    assert np.array_equal(session.run(inputs)[0], wanted[0])
+
+
+@pytest.mark.parametrize("batch", [0, 1, 5])
+def test_batch_outside_the_profile(open_step, batch):
+    session = open_step(batch=(2, 2, 4))
+    with pytest.raises(OptionError, match=rf"batch is {batch}, the plan takes 2\.\.4; split"):
+        session.run(step_inputs(batch))
+    assert len(session.run(step_inputs(3))[0]) == 3
+
+
+def test_closed_session_does_not_run(machine, open_step):
+    session = open_step()
+    session.run(step_inputs(2))
+    session.close()
+    session.close()
+    assert machine.cuda.is_clean()
+    with pytest.raises(OptionError, match="closed"):
+        session.run(step_inputs(2))
+
+
+def test_decoder_splits_and_fills_batches(tmp_path, machine):
+    machine.compute = lambda inputs: {"image": np.tanh(inputs["latent"][:, :3].repeat(2, 3))}
+    path = tmp_path / "decoder.plan"
+    path.write_bytes(plan_bytes(CONFIG, batch=(2, 2, 4), image_size=[3, 8, 16]))
+    decoder = TrtDecoderSession(path, target="tensorrt", build=BUILD)
+    latent = step_inputs(9).latent
+    assert np.array_equal(decoder.decode(latent), np.tanh(latent[:, :3].repeat(2, 3)))
+    assert decoder.decode(latent[:1]).shape == (1, 3, 8, 16)
+    decoder.close()
+    assert machine.cuda.is_clean()
+
+
+@pytest.mark.parametrize(
+    "call, error, message",
+    [
+        ("cudaGetDeviceCount", "cudaErrorInsufficientDriver", "driver is missing, older"),
+        ("cudaGetDeviceCount", "cudaErrorNoDevice", "shows no GPU; run `vq4dit doctor`"),
+        ("cudaMalloc", "cudaErrorMemoryAllocation", "memory is exhausted .*--low-memory"),
+        ("cudaMallocHost", "cudaErrorMemoryAllocation", "memory is exhausted"),
+        ("cudaStreamCreateWithFlags", "cudaErrorUnknown", "cudaStreamCreateWithFlags gave cudaErr"),
+    ],
+)
+def test_cuda_that_fails_while_opening(machine, open_step, call, error, message):
+    machine.cuda.fail[call] = error
+    with pytest.raises(Vq4ditError, match=message):
+        open_step()
+    assert machine.cuda.is_clean()
+
+
+def test_cuda_that_fails_while_running(machine, open_step):
+    session = open_step()
+    machine.cuda.fail["cudaStreamSynchronize"] = "cudaErrorIllegalAddress"
+    with pytest.raises(Vq4ditError, match="cudaStreamSynchronize gave cudaErrorIllegalAddress"):
+        session.run(step_inputs(1))
+    del machine.cuda.fail["cudaStreamSynchronize"]
+    machine.cuda.cudaStreamSynchronize(next(iter(machine.cuda.streams)))
+
+
+def test_no_memory_for_the_context_or_the_run(machine, open_step):
+    machine.context_fits = False
+    with pytest.raises(BackendUnavailable, match="memory is exhausted .Requested amount"):
+        open_step()
+    machine.context_fits, machine.fails_to_run = True, True
+    with pytest.raises(BackendUnavailable, match="memory is exhausted"):
+        open_step().run(step_inputs(1))
+    stream = next(iter(machine.cuda.streams))
+    machine.cuda.cudaStreamSynchronize(stream)
+
+
+@pytest.mark.parametrize(
+    "words, kind, message",
+    [
+        ("Magic tag does not match", ArtifactError, "cannot load the plan .Magic tag"),
+        (
+            "getPluginCreator could not find plugin: CodebookGemm version: 1",
+            BackendUnavailable,
+            "lacks a plugin that the plan needs .*VQ4DIT_TENSORRT_LIBRARY",
+        ),
+        (
+            "The engine plan file is not compatible with this version of TensorRT, expecting "
+            "library version 11.4.0 got 11.3.0",
+            BackendUnavailable,
+            "built elsewhere.*vq4dit build X.vq.safetensors --target tensorrt` here",
+        ),
+        (
+            "The engine plan file is generated on an incompatible device, expecting compute 8.9",
+            BackendUnavailable,
+            "built elsewhere",
+        ),
+        ("out of memory while creating weights", BackendUnavailable, "too little GPU memory"),
+    ],
+)
+def test_plans_that_tensorrt_refuses(open_step, words, kind, message):
+    with pytest.raises(kind, match=message):
+        open_step(data=f'{{"error": "{words}"}}'.encode())
+
+
+def test_truncated_plan(open_step):
+    with pytest.raises(ArtifactError, match="step.plan: tensorrt cannot load the plan"):
+        open_step(data=plan_bytes(CONFIG)[:-9])
+
+
+def test_plan_of_something_else(open_step):
+    with pytest.raises(ArtifactError, match=r"the plan has the tensors \['image', 'latent'\]"):
+        open_step(image_size=[3, 8, 8])
+    odd = plan_bytes(CONFIG).replace(b'"INT64"', b'"FP8"')
+    with pytest.raises(ArtifactError, match="label is of type FP8, needed one of FLOAT"):
+        open_step(data=odd)
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"version": "10.9.0.34"}, "built with tensorrt 10.9.0.34, this machine has 11.4.0.106"),
+        ({"version": "11.5.0.1", "version_compatible": True}, "built with tensorrt 11.5.0.1"),
+        (
+            {"compute_capabilities": ("8.0", "9.0"), "gpu": "A100"},
+            r"built for sm_80, sm_90 \(A100\), this machine has sm_87 \(Orin\); run `vq4dit build",
+        ),
+    ],
+)
+def test_plans_from_elsewhere(open_step, changes, message):
+    with pytest.raises(BackendUnavailable, match=message):
+        open_step(build=replace(BUILD, **changes))
+
+
+def test_later_versions_run_version_compatible_plans(machine, open_step):
+    open_step(build=replace(BUILD, version="10.16.0.1", version_compatible=True))
+    assert machine.runtime.engine_host_code_allowed is True
+    open_step()
+    assert machine.runtime.engine_host_code_allowed is False
+
+
+def test_no_driver(monkeypatch, open_step):
+    monkeypatch.setattr(trt_plan, "find_driver", lambda: (None, "the driver is not installed"))
+    with pytest.raises(BackendUnavailable, match="needs an NVIDIA GPU, and the driver is not inst"):
+        open_step()
+
+
+def test_plugin_library(tmp_path, monkeypatch, machine, open_step):
+    build = replace(BUILD, plugin="library")
+    monkeypatch.setenv(trt_plan.LIBRARY_VARIABLE, str(tmp_path / "gone.so"))
+    with pytest.raises(BackendUnavailable, match="libvq4dit_tensorrt.so is not installed; build"):
+        open_step(build=build)
+    library = tmp_path / "libvq4dit_tensorrt.so"
+    library.write_bytes(b"")
+    monkeypatch.setenv(trt_plan.LIBRARY_VARIABLE, str(library))
+    assert open_step(build=build).run(step_inputs(1))
+    machine.library_loads = False
+    with pytest.raises(BackendUnavailable, match="libvq4dit_tensorrt.so does not load"):
+        open_step(build=build)
+
+
+def test_missing_runtime_is_named(monkeypatch):
+    monkeypatch.setattr(trt_plan, "find_spec", lambda name: None)
+    for target, module in (("tensorrt", "tensorrt"), ("tensorrt-rtx", "tensorrt_rtx")):
+        with pytest.raises(BackendUnavailable, match=f"module {module} is not installed; pip inst"):
+            trt_plan.import_runtime(target, BUILD)

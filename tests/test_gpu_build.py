@@ -1,0 +1,61 @@
+"""What manifests say of plans."""
+
+import json
+from dataclasses import replace
+
+import pytest
+from tiny_engine import write_tiny_engine
+
+from vq4dit.engines.manifest import MANIFEST_NAME, manifest_from_json, manifest_to_json
+from vq4dit.errors import ArtifactError
+from vq4dit.gpu_build import GpuBuild
+
+pytestmark = pytest.mark.ort
+
+BUILD = GpuBuild(
+    version="10.16.2.10", compute_capabilities=("8.7",), gpu="Orin", cuda_version="13.2",
+    driver_version="580.95", plugin="aot", version_compatible=False, batch_opt=2,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory):
+    plain = write_tiny_engine(tmp_path_factory.mktemp("engines") / "tiny")
+    return replace(
+        plain, target="tensorrt", form="plugin", compute_dtype="float16", batch_max=4,
+        tensorrt=BUILD,
+    )  # fmt: skip
+
+
+def test_manifest_keeps_all_of_it(manifest):
+    assert manifest_from_json(manifest_to_json(manifest)) == manifest
+    assert MANIFEST_NAME == "manifest.json"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("version", "new", "tensorrt.version is 'new'"),
+        ("compute_capabilities", [], r"is \[\], needed a list such as"),
+        ("compute_capabilities", ["sm_87"], r"is \['sm_87'\]"),
+        ("plugin", "other", "plugin is 'other', needed one of none, aot, library"),
+        ("version_compatible", 1, "version_compatible is 1, needed true or false"),
+        ("batch_opt", 0, "batch_opt is 0"),
+        ("more", 1, "unknown key 'more'"),
+    ],
+)
+def test_bad_values_are_named(manifest, key, value, message):
+    values = json.loads(manifest_to_json(manifest))
+    values["tensorrt"][key] = value
+    with pytest.raises(ArtifactError, match=message):
+        manifest_from_json(json.dumps(values).encode())
+
+
+@pytest.mark.parametrize("target", ["tensorrt", "cpu"])
+def test_plans_and_their_facts_belong_together(manifest, target):
+    values = json.loads(manifest_to_json(manifest))
+    values["target"] = target
+    if target == "tensorrt":
+        del values["tensorrt"]
+    with pytest.raises(ArtifactError, match=f"target {target} (lacks|has) the key 'tensorrt'"):
+        manifest_from_json(json.dumps(values).encode())
