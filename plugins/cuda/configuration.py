@@ -58,9 +58,9 @@ GEMM_TILES = (
 
 #: For at most 8 and at most 16 rows of x; more rows work, but read the assignments again.
 GEMV_TILES = (
-    Tile(block_m=8, block_n=64, warp_m=8, warp_n=32, stages=5, split_k=4),
-    Tile(block_m=16, block_n=64, warp_m=16, warp_n=32, stages=5, split_k=4),
-    Tile(block_m=8, block_n=32, warp_m=8, warp_n=32, stages=5, split_k=4),
+    Tile(block_m=16, block_n=64, warp_m=16, warp_n=64, stages=5, split_k=4, min_blocks=2),
+    Tile(block_m=8, block_n=64, warp_m=8, warp_n=64, stages=5, split_k=4, min_blocks=2),
+    Tile(block_m=8, block_n=32, warp_m=8, warp_n=32, stages=5, split_k=4, min_blocks=3),
 )
 
 #: For the weight itself.
@@ -245,9 +245,9 @@ class KernelConfiguration:
         return tile.block_m * (tile.stages * row_bytes + 16) + 128
 
     def _slice_sum_bytes(self) -> int:
-        """Shared memory in bytes through which the slices' sums are added; 16 rows at least."""
+        """Shared memory in bytes through which the slices' float32 sums are added."""
         tile = self.tile
-        return (tile.split_k - 1) * max(tile.block_m, 16) * tile.block_n * 4
+        return (tile.split_k - 1) * tile.block_m * tile.block_n * 4
 
 
 def supported_tiles(kernel: str) -> tuple[Tile, ...]:

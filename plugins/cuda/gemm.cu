@@ -155,7 +155,7 @@ extern "C" __global__ void __launch_bounds__(kThreads, VQ_MIN_BLOCKS) VQ_KERNEL_
 
   if (kSplitK > 1) {
     float* sums_of_slices = reinterpret_cast<float*>(shared + kCodebookBytes);
-    add_slices<kSplitK, kSliceWarps>(sums, sums_of_slices, slice, slice_warp, lane);
+    add_slices<kSplitK, kSliceWarps, 16>(sums, sums_of_slices, slice, slice_warp, lane);
     if (slice > 0) return;
   }
 #if VQ_EPILOGUE == 3

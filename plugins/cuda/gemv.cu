@@ -43,20 +43,19 @@ VQ_DEVICE void copy_x(uint32 target, const uint16* __restrict__ x, int first_row
 // One step of one warp: sums += x (16 x 64) * W (64 x kWarpN); row: this lane's row and chunk.
 VQ_DEVICE void multiply_step(float (&sums)[1][kTilesN][4], const PackedIndices (&indices)[kTilesN],
                              uint32 row, uint32 codebook, uint32 copy) {
-  uint32 a[kStepProducts][4];
 #pragma unroll
-  for (int product = 0; product < kStepProducts; product++)
-    load_fragment(row + product * 32, a[product]);
+  for (int product = 0; product < kStepProducts; product += kSpan) {
+    uint32 a[kSpan][4];
 #pragma unroll
-  for (int product = 0; product < kStepProducts; product += kSpan)
+    for (int k = 0; k < kSpan; k++) load_fragment(row + (product + k) * 32, a[k]);
 #pragma unroll
     for (int j = 0; j < kTilesN; j++) {
       uint32 b[kSpan * 2];
       decode(indices[j], codebook, copy, product, b);
 #pragma unroll
-      for (int k = 0; k < kSpan; k++)
-        multiply_add(sums[0][j], a[product + k], b[2 * k], b[2 * k + 1]);
+      for (int k = 0; k < kSpan; k++) multiply_add(sums[0][j], a[k], b[2 * k], b[2 * k + 1]);
     }
+  }
 }
 
 extern "C" __global__ void __launch_bounds__(kThreads, VQ_MIN_BLOCKS) VQ_KERNEL_NAME(
@@ -95,8 +94,10 @@ extern "C" __global__ void __launch_bounds__(kThreads, VQ_MIN_BLOCKS) VQ_KERNEL_
 
   float sums[1][kTilesN][4] = {};
   const uint32 copy = lane_copy(lane);
-  // ldmatrix: lane l reads chunk l / 16 of row l % 16.
-  const uint32 own_row = x_address + lane % 16 * kRowBytes + lane / 16 * 16;
+  // ldmatrix: lane l reads chunk l / 16 of row l % 16, or the zeros.
+  const bool is_zero = kBlockM == 8 && lane % 16 >= 8;
+  const uint32 own_row = is_zero ? zeros : x_address + lane % 16 * kRowBytes + lane / 16 * 16;
+  const uint32 own_step = is_zero ? 0 : kStepColumns * 2;
 #pragma unroll 1
   for (int held = 0; held < steps; held += kHeldSteps) {
     wait_for_copies<0>();
@@ -104,9 +105,8 @@ extern "C" __global__ void __launch_bounds__(kThreads, VQ_MIN_BLOCKS) VQ_KERNEL_
 #pragma unroll
     for (int i = 0; i < kAhead; i++) {
       const int step = i * kSplitK + slice;
-      const bool is_zero = kBlockM == 8 && lane % 16 >= 8;
-      multiply_step(sums, ahead[i], is_zero ? zeros : own_row + step * kStepColumns * 2,
-                    codebook_address, copy);
+      if (held + step >= steps) break;  // the whole warp
+      multiply_step(sums, ahead[i], own_row + step * own_step, codebook_address, copy);
       rows.load(ahead[i], held + kHeldSteps + step);
     }
     if (held + kHeldSteps < steps) {
@@ -117,7 +117,7 @@ extern "C" __global__ void __launch_bounds__(kThreads, VQ_MIN_BLOCKS) VQ_KERNEL_
 
   if (kSplitK > 1) {
     float* sums_of_slices = reinterpret_cast<float*>(shared + kCodebookBytes);
-    add_slices<kSplitK, kSliceWarps>(sums, sums_of_slices, slice, slice_warp, lane);
+    add_slices<kSplitK, kSliceWarps, kBlockM>(sums, sums_of_slices, slice, slice_warp, lane);
     if (slice > 0) return;
   }
 #if VQ_EPILOGUE == 3

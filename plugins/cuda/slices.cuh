@@ -48,18 +48,19 @@ struct IndexRows {
 };
 
 // Adds the sums of slices 1, 2, ... to those of slice 0, in this order, through shared memory that
-// nobody needs any more.
-template <int kSlices, int kSliceWarps, int kTilesM, int kTilesN>
+// nobody needs any more; of each 16 rows only the first kRows.
+template <int kSlices, int kSliceWarps, int kRows, int kTilesM, int kTilesN>
 VQ_DEVICE void add_slices(float (&sums)[kTilesM][kTilesN][4], float* shared, int slice,
                           int slice_warp, int lane) {
-  constexpr int kSums = kTilesM * kTilesN * 4;
+  constexpr int kUsed = kRows / 4;  // of the four sums of a product
+  constexpr int kSums = kTilesM * kTilesN * kUsed;
   float* own = &sums[0][0][0];
   wait_for_copies<0>();
   __syncthreads();
   if (slice > 0) {
     float* target = shared + ((slice - 1) * kSliceWarps + slice_warp) * kSums * kLanes + lane;
 #pragma unroll
-    for (int i = 0; i < kSums; i++) target[i * kLanes] = own[i];
+    for (int i = 0; i < kSums; i++) target[i * kLanes] = own[i / kUsed * 4 + i % kUsed];
   }
   __syncthreads();
   if (slice > 0) return;
@@ -67,6 +68,6 @@ VQ_DEVICE void add_slices(float (&sums)[kTilesM][kTilesN][4], float* shared, int
   for (int other = 1; other < kSlices; other++) {
     const float* source = shared + ((other - 1) * kSliceWarps + slice_warp) * kSums * kLanes + lane;
 #pragma unroll
-    for (int i = 0; i < kSums; i++) own[i] += source[i * kLanes];
+    for (int i = 0; i < kSums; i++) own[i / kUsed * 4 + i % kUsed] += source[i * kLanes];
   }
 }
