@@ -73,8 +73,8 @@ def configurations(sm: int) -> Iterator[KernelConfiguration]:
         )
 
 
-def static_row(configuration: KernelConfiguration, sm: int) -> Row:
-    """Resources and main loop of one kernel, and of its plain counterpart if it is a GEMM."""
+def static_row(configuration: KernelConfiguration, sm: int, *, compare: bool = True) -> Row:
+    """Resources and main loop of one kernel, and of its plain counterparts if it is a GEMM."""
     code = _one(read_cubin(compile_cubin(configuration, sm)))
     row: Row = {
         "kernel": configuration.kernel,
@@ -95,7 +95,7 @@ def static_row(configuration: KernelConfiguration, sm: int) -> Row:
         "loop_instructions": code.loop_length,
         "loop": code.loop,
     }
-    is_gemm = configuration.kernel == "gemm"
+    is_gemm = compare and configuration.kernel == "gemm"
     row["twin"] = _against(code, twin_code(configuration, sm)) if is_gemm else None
     row["triton"] = (
         _against(code, _triton_code(configuration, sm)) if is_gemm and sm in COMPARABLE else None

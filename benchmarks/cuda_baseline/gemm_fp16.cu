@@ -1,11 +1,9 @@
 // y = x W^T + bias with W in float16: the plain counterpart of plugins/cuda/gemm.cu.
 //
-// Same tiles, warps, slices, stages, copies and epilogue; what differs is W: a tile of it travels
-// with the tile of x by cp.async and reaches registers by ldmatrix, where the codebook kernel looks
-// codewords up. It is what cuda_static.py counts instructions against, not a kernel that ships.
-#include "decoding.cuh"
-#include "epilogue.cuh"
-#include "slices.cuh"
+// Same tiles, warps, slices, stages and copies; what differs is W: a tile of it travels with the
+// tile of x by cp.async and reaches registers by ldmatrix, where the codebook kernel looks codewords
+// up. It is what cuda_static.py counts instructions against, not a kernel that ships. O is even.
+#include "device.cuh"
 
 enum : int { kBlockM = VQ_BLOCK_M, kBlockN = VQ_BLOCK_N, kWarpM = VQ_WARP_M, kWarpN = VQ_WARP_N };
 enum : int { kStages = VQ_STAGES, kSplitK = VQ_SPLIT_K };
@@ -15,6 +13,7 @@ enum : int { kSliceWarps = kWarpsM * kWarpsN };
 enum : int { kThreads = kSliceWarps * kSplitK * kLanes };
 enum : int { kTilesM = kWarpM / 16, kTilesN = kWarpN / 8 };  // products of one warp
 
+enum : int { kStepColumns = 64, kStepProducts = kStepColumns / 16 };
 enum : int { kChunks = kStepColumns / 8 };       // 16-byte chunks of one row and step
 enum : int { kRowBytes = kStepColumns * 2 };
 enum : int { kXBytes = kBlockM * kRowBytes };
@@ -90,7 +89,7 @@ extern "C" __global__ void __launch_bounds__(kThreads, VQ_MIN_BLOCKS) VQ_KERNEL_
     const uint16* __restrict__ x,       // (M, I)
     const uint16* __restrict__ weight,  // (O, I)
     const uint16* __restrict__ bias,    // (O)
-    int m, int out_features, int in_features, Output* __restrict__ y) {  // (M, O)
+    int m, int out_features, int in_features, uint16* __restrict__ y) {  // (M, O)
   extern __shared__ __align__(128) uint8 shared[];
   const int lane = threadIdx.x % kLanes, warp = threadIdx.x / kLanes;
   const int slice = warp / kSliceWarps, slice_warp = warp % kSliceWarps;
@@ -131,12 +130,21 @@ extern "C" __global__ void __launch_bounds__(kThreads, VQ_MIN_BLOCKS) VQ_KERNEL_
     stage_ahead = stage_ahead == (kStages - 1) * kStageBytes ? 0 : stage_ahead + kStageBytes;
   }
 
-  if (kSplitK > 1) {
-    add_slices<kSplitK, kSliceWarps>(sums, reinterpret_cast<float*>(shared), slice, slice_warp,
-                                     lane);
+  if (kSplitK > 1) {  // add the sums of the slices through shared memory, slice after slice
+    float* all = reinterpret_cast<float*>(shared) + slice_warp * kTilesM * kTilesN * 4 * kLanes + lane;
+    float* own = &sums[0][0][0];
+    wait_for_copies<0>();
+    for (int turn = kSplitK - 1; turn >= 0; turn--) {
+      __syncthreads();
+      if (turn != slice) continue;
+#pragma unroll
+      for (int i = 0; i < kTilesM * kTilesN * 4; i++) {
+        if (turn < kSplitK - 1) own[i] += all[i * kLanes];
+        if (turn > 0) all[i * kLanes] = own[i];
+      }
+    }
     if (slice > 0) return;
   }
-  const Outputs out{bias, nullptr, nullptr, y, out_features, 1};
 #pragma unroll
   for (int i = 0; i < kTilesM; i++)
 #pragma unroll
@@ -144,9 +152,13 @@ extern "C" __global__ void __launch_bounds__(kThreads, VQ_MIN_BLOCKS) VQ_KERNEL_
       const int row = first_m + warp_m + i * 16 + half * 8 + lane / 4;
       if (row >= m) continue;
 #pragma unroll
-      for (int j = 0; j < kTilesN; j++)
-        store_outputs(out, sums[i][j][half * 2], sums[i][j][half * 2 + 1], row,
-                      first_n + warp_n + j * 8 + lane % 4 * 2, out_features,
-                      out_features % 2 == 0);
+      for (int j = 0; j < kTilesN; j++) {
+        const int column = first_n + warp_n + j * 8 + lane % 4 * 2;
+        if (column >= out_features) continue;
+        const float first = sums[i][j][half * 2] + to_float(bias[column]);
+        const float second = sums[i][j][half * 2 + 1] + to_float(bias[column + 1]);
+        *reinterpret_cast<uint32*>(y + static_cast<int64>(row) * out_features + column) =
+            to_pair(first, second);
+      }
     }
 }

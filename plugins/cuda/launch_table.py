@@ -63,21 +63,33 @@ class LaunchTile:
         return WARP * self.warps
 
 
-#: Tile -> registers of a thread, instructions of a warp in one round of the main loop: 64 columns
-#: of a GEMM, `stages` times 64 of a GEMV. 2 bits, mma16, compute capability 8.0.
-CODE_COUNTS: dict[Tile, tuple[int, int]] = dict(
-    zip(
-        (*GEMM_TILES[:5], *GEMV_TILES[:3]),
-        ((227, 327), (152, 185), (154, 199), (102, 147), (100, 157), (123, 786), (126, 780),
-         (123, 786)),
-        strict=True,
-    )
-)  # fmt: skip
+#: (kernel, tile's name) -> registers of a thread, instructions of a warp in one round of the main
+#: loop: 64 columns of a GEMM, `stages` times 64 of a GEMV. 2 bits, mma16, compute capability 8.0.
+CODE_COUNTS: dict[tuple[str, str], tuple[int, int]] = {
+    ("gemm", "128x128 w4s3"): (227, 327),
+    ("gemm", "128x128 w8s3"): (156, 185),
+    ("gemm", "128x64 w4s3"): (154, 199),
+    ("gemm", "64x64 w4s4"): (106, 147),
+    ("gemm", "64x64 w8s3/2"): (100, 157),
+    ("gemm", "64x96 w8s3/2"): (128, 203),
+    ("gemm", "128x96 w4s3"): (191, 265),
+    ("gemv", "16x64 w4s5/4"): (167, 1028),
+    ("gemv", "8x64 w4s5/4"): (167, 1029),
+    ("gemv", "8x32 w4s5/4"): (118, 638),
+}
+
+
+def count_key(kernel: str, tile: Tile) -> tuple[str, str]:
+    """Key of CODE_COUNTS."""
+    warps = (tile.block_m // tile.warp_m) * (tile.block_n // tile.warp_n) * tile.split_k
+    split = f"/{tile.split_k}" if tile.split_k > 1 else ""
+    return kernel, f"{tile.block_m}x{tile.block_n} w{warps}s{tile.stages}{split}"
 
 
 def _ours(tile: Tile, *, is_gemv: bool) -> LaunchTile:
     """A configured tile with its counts, estimated where none are in the table."""
-    registers, loop = CODE_COUNTS.get(tile) or _estimate(tile, is_gemv=is_gemv)
+    key = count_key("gemv" if is_gemv else "gemm", tile)
+    registers, loop = CODE_COUNTS.get(key) or _estimate(tile, is_gemv=is_gemv)
     return LaunchTile(
         block_m=tile.block_m,
         block_n=tile.block_n,
@@ -95,7 +107,7 @@ def _estimate(tile: Tile, *, is_gemv: bool) -> tuple[int, int]:
     """Registers and instructions of a tile that was not counted: products, look-ups, the rest."""
     products = max(tile.warp_m, 16) * tile.warp_n * STEP // (16 * 8 * 16)
     lookups = tile.warp_n * STEP // (8 * 16)
-    loop = products + 3 * lookups + max(tile.warp_m, 16) // 4 + 50
+    loop = products + 3 * lookups + max(tile.warp_m, 16) // 4 + 60
     registers = min(255, 100 + max(tile.warp_m, 16) * tile.warp_n // 32)
     return registers, loop * (tile.stages if is_gemv else 1)
 

@@ -29,17 +29,27 @@ _DENSE_GEMV_ROWS = 16
 
 @dataclass(frozen=True, kw_only=True)
 class Launcher:
-    """What the caller of our kernels can do: launches per operation, and memory between them."""
+    """What may be launched for a quantized linear.
 
-    max_launches: int
-    has_workspace: bool
+    Args:
+        may_decode: the graph may decode the weight and multiply by a GEMM library.
+        may_split: thread blocks may share a tile of y along K through a workspace. None of our
+            kernels does: it is there to tell what it would bring.
+    """
+
+    may_decode: bool = False
+    may_split: bool = False
 
 
-#: TensorRT's ahead-of-time plugins: one launch per operation, no workspace.
-AHEAD_OF_TIME = Launcher(max_launches=1, has_workspace=False)
+#: One launch of ours, no workspace: all that TensorRT's ahead-of-time plugins can do, and all that
+#: the kernels need.
+AHEAD_OF_TIME = Launcher()
 
-#: The C++ plugin: several launches, workspace from TensorRT.
-PLUGIN_LIBRARY = Launcher(max_launches=2, has_workspace=True)
+#: As well: nodes CodebookDecode and MatMul in place of CodebookGemm.
+WITH_DECODE = Launcher(may_decode=True)
+
+#: What kernels with split-K between blocks would do.
+WITH_SPLIT = Launcher(may_decode=True, may_split=True)
 
 
 def choose_dense(
@@ -82,7 +92,7 @@ def codebook_candidates(
     efficiencies: Efficiencies = ASSUMED,
 ) -> list[Prediction]:
     """Every way to run a quantized linear that the launcher has, fastest first."""
-    splits = _splits(k) if launcher.has_workspace else (1,)
+    splits = _splits(k) if launcher.may_split else (1,)
     found = [
         predict_gemm(
             gpu, tile, m, n, k, weight=weight, split_k=split, bytes_per_output=bytes_per_output,
@@ -99,7 +109,7 @@ def codebook_candidates(
         for tile in CODEBOOK_GEMVS
         if m <= _GEMV_ROWS
     ]  # fmt: skip
-    if launcher.has_workspace and launcher.max_launches > 1:
+    if launcher.may_decode:
         found.append(
             decode_then_gemm(
                 gpu, m, n, k, weight,

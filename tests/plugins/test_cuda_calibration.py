@@ -16,7 +16,6 @@ from vq4dit.plugins.cuda.configuration import GEMM_TILES, GEMV_TILES, KernelConf
 from vq4dit.plugins.cuda.efficiency import ASSUMED, UNCALIBRATED, Efficiencies
 from vq4dit.plugins.cuda.gpu_table import GPUS, gpu_of_device
 from vq4dit.plugins.cuda.launch_table import (
-    CODE_COUNTS,
     CODEBOOK_GEMMS,
     CODEBOOK_GEMVS,
     tile_of_entry,
@@ -117,10 +116,6 @@ def test_other_devices_are_not_taken_for_one_of_the_table(device):
 def test_entry_points_lead_back_to_their_tiles(names, tiles):
     assert [tile_of_entry(name) for name in names] == list(tiles)
     assert tile_of_entry(names[0].replace("x", "x9")) is None
-
-
-def test_every_tile_has_counted_instructions():
-    assert set(CODE_COUNTS) == {*GEMM_TILES, *GEMV_TILES}
 
 
 def test_rows_that_the_model_does_not_predict_are_left_out():
