@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 from tiny_engine import write_tiny_engine
 
+from vq4dit.cli import main
 from vq4dit.engines.manifest import MANIFEST_NAME, manifest_from_json, manifest_to_json
 from vq4dit.errors import ArtifactError
 from vq4dit.gpu_build import GpuBuild
@@ -49,6 +50,24 @@ def test_bad_values_are_named(manifest, key, value, message):
     values["tensorrt"][key] = value
     with pytest.raises(ArtifactError, match=message):
         manifest_from_json(json.dumps(values).encode())
+
+
+def test_inspect_tells_what_the_manifest_says(tmp_path, manifest, capsys):
+    directory = tmp_path / "tiny"
+    write_tiny_engine(directory)
+    bits = {name: 2.0 for name in manifest.model.block_linear_shapes()}
+    bits["blocks.0.attn.proj"] = 16.0
+    (directory / MANIFEST_NAME).write_bytes(
+        manifest_to_json(replace(manifest, bits_per_weight=bits))
+    )
+    assert main(["inspect", str(directory)]) == 0
+    out = capsys.readouterr().out
+    assert "engine for tensorrt 10.16.2.10, compute capability 8.7 (Orin)" in out
+    assert "4 of 5 block linears quantized" in out and "batch 1..4 (best at 2)" in out
+    assert main(["inspect", str(directory), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["kind"] == "engine" and len(found["layers"]) == 5
+    assert 2 < found["bits_per_weight"] < 16
 
 
 @pytest.mark.parametrize("target", ["tensorrt", "cpu"])

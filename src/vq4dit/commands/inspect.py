@@ -38,6 +38,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     """Account for what is named, print it."""
     if (args.path is None) == (args.shapes is None):
         raise OptionError("name either a PATH or --shapes MODEL, such as --shapes DiT-XL/2")
+    if args.path is not None and _has_plans(args.path):
+        return _inspect_plans(args)
     result, size = _from_shapes(args) if args.path is None else _from_path(args)
     if not args.json:
         print("\n".join(layer_line(layer) for layer in size.layers))
@@ -103,6 +105,28 @@ def _from_path(args: argparse.Namespace) -> tuple[dict[str, Any], ModelSize]:
     if path.is_dir() and (path / MANIFEST_NAME).exists():
         return _from_engine(path)
     return _from_weights(args)
+
+
+def _has_plans(path: Path) -> bool:
+    """Whether this is an engine whose models are plans."""
+    from ..engines.manifest import MANIFEST_NAME, PLAN_TARGETS, load_manifest
+
+    if not (path.is_dir() and (path / MANIFEST_NAME).exists()):
+        return False
+    return load_manifest(path).target in PLAN_TARGETS
+
+
+def _inspect_plans(args: argparse.Namespace) -> dict[str, Any]:
+    """Print what the manifest says of an engine's plans."""
+    from ..engines.manifest import load_manifest, verify_files
+    from ..plan_contents import plan_contents, plan_lines
+
+    manifest = load_manifest(args.path)
+    verify_files(args.path, manifest)
+    contents = plan_contents(manifest)
+    if not args.json:
+        print("\n".join(plan_lines(contents)))
+    return contents
 
 
 def _from_engine(directory: Path) -> tuple[dict[str, Any], ModelSize]:

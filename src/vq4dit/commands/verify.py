@@ -1,8 +1,8 @@
 """Check an engine directory: manifest, hashes, self-test, and parity with a file of weights.
 
 The self-test runs one sampling step that the build machine ran too; on target cpu with exact and
-with fast kernels. --against runs the same step in torch from the given artifact or checkpoint. The exit code
-is 1 if any check fails.
+with fast kernels. --against runs the same step in torch from the given artifact or checkpoint. The
+exit code is 1 if any check fails.
 """
 
 from __future__ import annotations
