@@ -107,6 +107,24 @@ def test_another_thread_can_cancel(pipeline):
     assert not thread.is_alive() and len(errors) == 1
 
 
+def test_closing_ends_a_call_of_another_thread(engine_dir):
+    started, errors = threading.Event(), []
+    pipeline = Pipeline(engine_dir, threads=1)
+
+    def draw():
+        try:
+            pipeline(0, steps=1000, callback=lambda report: started.set())
+        except OptionError as error:
+            errors.append(str(error))
+
+    thread = threading.Thread(target=draw)
+    thread.start()
+    assert started.wait(timeout=30)
+    pipeline.close()
+    thread.join(timeout=30)
+    assert not thread.is_alive() and len(errors) == 1 and "closed" in errors[0]
+
+
 @pytest.mark.parametrize("sampler", ["ddim", "ddpm"])
 def test_own_noise_takes_the_place_of_seeded_noise(pipeline, sampler):
     options = {"steps": 4, "sampler": sampler, "output": "latent", "seed": 6}
