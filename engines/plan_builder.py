@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from vq4dit.errors import ArtifactError, Vq4ditError
+from vq4dit.errors import ArtifactError, BackendUnavailable, OptionError, Vq4ditError
 
 from .plan_job import PlanJob
 
@@ -20,6 +20,11 @@ PlanProgress = Callable[[str, int, int], None]
 
 _WORKER = "vq4dit.engines.plan_worker"
 _LAST_BYTES = 4000
+
+#: Errors of the worker that are raised here as they are.
+_KINDS: dict[str, type[Exception]] = {
+    kind.__name__: kind for kind in (OptionError, BackendUnavailable, OSError)
+}
 
 
 def run_job(job: PlanJob, progress: PlanProgress | None = None) -> str:
@@ -31,6 +36,7 @@ def run_job(job: PlanJob, progress: PlanProgress | None = None) -> str:
     Raises:
         ArtifactError: the builder refused the model; the message has its reason.
         Vq4ditError: the builder's process died.
+        OptionError, BackendUnavailable: the job asks for what the builder does not have.
         OSError: the plan could not be written.
     """
     with tempfile.TemporaryFile() as log:
@@ -112,8 +118,8 @@ def _failure(job: PlanJob, code: int, last: dict[str, Any], log: str) -> Excepti
             "killed, else report this"
         )
     reasons = [text for text in (last["message"], log) if text]
-    if last["is_os_error"]:
-        return OSError(last["message"])
+    if last["kind"] in _KINDS:
+        return _KINDS[last["kind"]](last["message"])
     return ArtifactError(
         f"the {job.target} builder refused {model}: {'; '.join(reasons)}; update the builder, or "
         "build with --target cpu or onnx"

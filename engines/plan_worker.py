@@ -2,8 +2,9 @@
 
 Prints one JSON object per line on stdout: {"event": "start", "phase", "parent", "steps"},
 {"event": "step", "phase", "step"}, {"event": "finish", "phase"}, and last {"event": "done",
-"version"} or {"event": "error", "message", "is_os_error"}. All else, the builder's own words
-included, goes to stderr. POLYGRAPHY_USE_TENSORRT_RTX must be set as the job's target wants it.
+"version"} or {"event": "error", "message", "kind"}; kind is the class of an error of ours or of the
+system's, "" if the builder refused. All else, the builder's own words included, goes to stderr.
+POLYGRAPHY_USE_TENSORRT_RTX must be set as the job's target wants it.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import IO, Any
 
@@ -33,7 +35,7 @@ def main() -> int:
         version = build_plan(job, say)
     except Exception as error:  # Polygraphy's, TensorRT's or the plugins' own: all end here
         message = " ".join(str(error).split()) or type(error).__name__
-        say("error", message=message, is_os_error=isinstance(error, OSError))
+        say("error", message=message, kind=_kind(error))
         return 1
     say("done", version=version)
     return 0
@@ -64,11 +66,14 @@ def build_plan(job: PlanJob, say: Any) -> str:
 
 def _bindings(target: str) -> Any:
     """The module that Polygraphy was told to use."""
-    if target == "tensorrt-rtx":
-        import tensorrt_rtx as trt
-    else:
-        import tensorrt as trt
-    return trt
+    name = "tensorrt_rtx" if target == "tensorrt-rtx" else "tensorrt"
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise BackendUnavailable(
+            f"module {name} does not import ({error}); install it again, with the libraries of "
+            "its version"
+        ) from None
 
 
 def builder_config(job: PlanJob, trt: Any, say: Any) -> Any:
@@ -143,6 +148,14 @@ def _load_plugins(job: PlanJob, trt: Any) -> None:
     elif job.plugin == "library":
         if trt.get_plugin_registry().load_library(job.plugin_library) is None:
             raise BackendUnavailable(f"{job.plugin_library}: TensorRT does not load the library")
+
+
+def _kind(error: Exception) -> str:
+    """Name of the class that the other process shall raise, "" for a refusal of the builder."""
+    for kind in (OptionError, BackendUnavailable, OSError):
+        if isinstance(error, kind):
+            return kind.__name__
+    return ""
 
 
 def _take_stdout() -> IO[str]:

@@ -8,7 +8,7 @@ import pytest
 from vq4dit.engines import plan_builder
 from vq4dit.engines.plan_builder import run_job
 from vq4dit.engines.plan_job import PlanJob
-from vq4dit.errors import ArtifactError, Vq4ditError
+from vq4dit.errors import ArtifactError, BackendUnavailable, OptionError, Vq4ditError
 
 JOB = PlanJob(
     target="tensorrt-rtx", onnx_path="x/step.onnx", plan_path="y/step.plan",
@@ -65,7 +65,7 @@ def test_a_refusal_has_the_builders_reason(worker):
     worker("""
         print("[W] something else", file=sys.stderr)
         print("[E] node 7 (Foo): no creator", file=sys.stderr)
-        print(json.dumps({"event": "error", "message": "Could not parse", "is_os_error": False}))
+        print(json.dumps({"event": "error", "message": "Could not parse", "kind": ""}))
         sys.exit(1)
     """)
     with pytest.raises(ArtifactError) as caught:
@@ -75,14 +75,15 @@ def test_a_refusal_has_the_builders_reason(worker):
     )
 
 
-def test_an_error_of_the_disk_stays_one(worker):
-    worker("""
-        message = "[Errno 28] No space left on device: 'y/step.plan'"
-        print(json.dumps({"event": "error", "message": message, "is_os_error": True}))
+@pytest.mark.parametrize("kind", [OSError, OptionError, BackendUnavailable])
+def test_other_errors_stay_what_they_are(worker, kind):
+    worker(f"""
+        print(json.dumps({{"event": "error", "message": "as it was", "kind": "{kind.__name__}"}}))
         sys.exit(1)
     """)
-    with pytest.raises(OSError, match="No space left on device"):
+    with pytest.raises(kind) as caught:
         run_job(JOB)
+    assert str(caught.value) == "as it was" and type(caught.value) is kind
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from support_tensorrt import needs_bindings, run_with_bindings
 from vq4dit.engines.plan_builder import run_job
 from vq4dit.engines.plan_engine import step_profile
 from vq4dit.engines.plan_job import PlanJob
-from vq4dit.errors import ArtifactError
+from vq4dit.errors import ArtifactError, BackendUnavailable, OptionError
 from vq4dit.export.step import build_step_model
 
 SCRIPT = Path(__file__).parents[1] / "tensorrt_config.py"
@@ -40,6 +40,17 @@ def test_configuration_of_full_tensorrt(tmp_path):
     assert {"add_optimization_profile", "set_timing_cache", "progress_monitor"} <= set(names)
 
 
+@pytest.mark.skipif(find_spec("tensorrt") is not None, reason="tensorrt is installed")
+@pytest.mark.skipif(find_spec("polygraphy") is None, reason="polygraphy is not installed")
+def test_bindings_that_do_not_import_are_told(tmp_path):
+    job = PlanJob(
+        target="tensorrt", onnx_path="step.onnx", plan_path="", profile={},
+        compute_capabilities=("8.7",),
+    )  # fmt: skip
+    with pytest.raises(BackendUnavailable, match="module tensorrt does not import .No module"):
+        run_job(job)
+
+
 def rtx_job(tmp_path, *, form="inlined", capabilities=("8.6",)):
     step = build_step_model(random_source(), tmp_path, form=form, weights="fp16")
     return PlanJob(
@@ -66,7 +77,7 @@ def test_bare_nodes_are_refused_by_name(tmp_path):
 
 @needs_rtx
 def test_unknown_gpu_is_refused_with_the_known_ones(tmp_path):
-    with pytest.raises(ArtifactError, match="8.7 .sm_87. is not among those that .*8.6, 8.9"):
+    with pytest.raises(OptionError, match="8.7 .sm_87. is not among those that .*8.6, 8.9"):
         run_job(rtx_job(tmp_path, capabilities=("8.7",)))
 
 

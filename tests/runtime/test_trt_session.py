@@ -1,16 +1,20 @@
 """TensorRT sessions on a GPU double: order and completeness of the calls, and the numbers."""
 
 import logging
+import shutil
 from dataclasses import fields, replace
 
 import numpy as np
 import pytest
 from support_gpu_double import BUILD, DRIVER, CudaDouble, TensorRtDouble, plan_bytes
-from tiny_engine import CONFIG, toy_step, write_step
+from tiny_engine import CONFIG, toy_step, write_step, write_tiny_engine
 
+from vq4dit.cli import main
+from vq4dit.engines.manifest import MANIFEST_NAME, file_entry, manifest_to_json
 from vq4dit.errors import ArtifactError, BackendUnavailable, OptionError, Vq4ditError
 from vq4dit.runtime import cuda_calls, trt_plan
-from vq4dit.runtime.ort_session import OrtStepSession
+from vq4dit.runtime.ort_session import OrtDecoderSession, OrtStepSession
+from vq4dit.runtime.pipeline import Pipeline
 from vq4dit.runtime.session import StepInputs
 from vq4dit.runtime.trt_session import TrtDecoderSession, TrtStepSession
 
@@ -323,3 +327,61 @@ def test_missing_runtime_is_named(monkeypatch):
     for target, module in (("tensorrt", "tensorrt"), ("tensorrt-rtx", "tensorrt_rtx")):
         with pytest.raises(BackendUnavailable, match=f"module {module} is not installed; pip inst"):
             trt_plan.import_runtime(target, BUILD)
+
+
+@pytest.fixture
+def engines(tmp_path, machine):
+    """An engine for the CPU, and the same models as plans of the double."""
+    plain = write_tiny_engine(tmp_path / "cpu")
+    step = OrtStepSession(tmp_path / "cpu" / "step.onnx", library=None, threads=1)
+    decoder = OrtDecoderSession(tmp_path / "cpu" / "decoder.onnx", threads=1)
+
+    def compute(inputs):
+        if len(inputs) == 1:
+            return {"image": decoder.decode(inputs["latent"])}
+        return dict(zip(("latent_out", "x_start"), step.run(StepInputs(**inputs)), strict=True))
+
+    machine.compute = compute
+    folder = tmp_path / "gpu"
+    folder.mkdir()
+    (folder / "step.plan").write_bytes(plan_bytes(CONFIG, batch=(1, 2, 3)))
+    image = list(plain.image_shape)
+    (folder / "decoder.plan").write_bytes(plan_bytes(CONFIG, batch=(1, 2, 3), image_size=image))
+    shutil.copy(tmp_path / "cpu" / "selftest.safetensors", folder)
+    files = {"step": "step.plan", "decoder": "decoder.plan", "selftest": "selftest.safetensors"}
+    manifest = replace(
+        plain, target="tensorrt", form="plugin", compute_dtype="float16", batch_max=3,
+        tensorrt=BUILD, files={role: file_entry(folder / name) for role, name in files.items()},
+    )  # fmt: skip
+    (folder / MANIFEST_NAME).write_bytes(manifest_to_json(manifest))
+    return tmp_path
+
+
+@pytest.mark.ort
+@pytest.mark.parametrize("low_memory", [False, True])
+def test_pipelines_draw_the_same_pictures_on_both(engines, machine, low_memory):
+    options = {"steps": 4, "sampler": "ddpm", "seed": 5}
+    labels = [1, 2, 3, 4, 5, 6, 7]
+    with Pipeline(engines / "cpu", threads=1) as pipeline:
+        wanted = pipeline(labels, batch_size=3, **options)
+    with Pipeline(engines / "gpu", verify=True, low_memory=low_memory) as pipeline:
+        assert np.array_equal(pipeline(labels, **options), wanted)
+        with pytest.raises(OptionError, match="batch_size is 4"):
+            pipeline(labels, batch_size=4, **options)
+    assert machine.cuda.is_clean()
+
+
+@pytest.mark.ort
+def test_verify_runs_one_selftest(engines, capsys):
+    assert main(["verify", str(engines / "gpu")]) == 0
+    out = capsys.readouterr().out
+    assert out.count("self-test") == 1 and "(limit 1e-02)" in out
+
+
+@pytest.mark.ort
+def test_sample_says_in_one_line_what_is_missing(engines, monkeypatch, capsys):
+    monkeypatch.setattr(trt_plan, "find_driver", lambda: (None, "there is no driver"))
+    arguments = ["sample", str(engines / "gpu"), "--labels", "1", "-o", str(engines / "x.png")]
+    assert main(arguments) == 1
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("vq4dit sample: an engine for target tensorrt needs an NVIDIA GPU")
