@@ -1,36 +1,24 @@
 """Global and constant memory: NumPy arrays behind 64-bit addresses that are far apart.
 
 Buffer i lives at (i + 1) << 40, so that a truncated address, or one that runs off the end of its
-buffer, meets no other buffer. Every byte written remembers who wrote it: two warps that write the
-same byte, or one that reads what another wrote, race unless both are in one block with a barrier
-between them.
+buffer, meets no other buffer. global_order.py finds races.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from ptx.failures import FailureKind
 from ptx.faults import Fault, first
 from ptx.geometry import Geometry
+from ptx.global_order import GlobalOrder, LastAccess
 from ptx.ordering import Ordering
 from ptx.scalar_types import ScalarType
 
 _BUFFER_SHIFT = 40
 _OFFSET_MASK = (1 << _BUFFER_SHIFT) - 1
-_NOBODY = -1
-
-
-@dataclass
-class _Writers:
-    """Who wrote each byte last: block of the launch, warp in that block, and its clock."""
-
-    block: np.ndarray
-    warp: np.ndarray
-    clock: np.ndarray
 
 
 class Buffer:
@@ -42,20 +30,13 @@ class Buffer:
         self.name = name
         self.is_writable = array.flags.writeable
         self.raw = array.reshape(-1).view(np.uint8)
-        self.writers: _Writers | None = None
+        self.writes: LastAccess | None = None
+        self.reads: LastAccess | None = None
 
     def elements(self, dtype: np.dtype) -> np.ndarray:
         """The buffer's whole elements of a type."""
         size = dtype.itemsize
         return self.raw[: len(self.raw) // size * size].view(dtype)
-
-    def ensure_writers(self) -> _Writers:
-        if self.writers is None:
-            size = len(self.raw)
-            self.writers = _Writers(
-                np.full(size, _NOBODY, np.int64), np.zeros(size, np.int64), np.zeros(size, np.int32)
-            )
-        return self.writers
 
 
 class GlobalMemory:
@@ -82,8 +63,7 @@ class GlobalAccess:
     def __init__(self, memory: GlobalMemory, geometry: Geometry, ordering: Ordering) -> None:
         self.memory = memory
         self.geometry = geometry
-        self.ordering = ordering
-        self.block = geometry.first_block + geometry.block_in_group
+        self.order = GlobalOrder(geometry, ordering)
 
     def load(
         self, addresses: np.ndarray, scalar_type: ScalarType, count: int, threads: np.ndarray
@@ -99,7 +79,7 @@ class GlobalAccess:
         size = scalar_type.num_bytes
         values = [np.empty(len(threads), scalar_type.dtype) for _ in range(count)]
         for chosen, buffer, offsets in self._split(addresses, size * count, threads):
-            self._check_readers(buffer, offsets, size * count, threads[chosen])
+            self._note_read(buffer, offsets, size * count, threads[chosen])
             elements = buffer.elements(scalar_type.dtype)
             for number, value in enumerate(values):
                 value[chosen] = elements[offsets // size + number]
@@ -117,7 +97,7 @@ class GlobalAccess:
         total = size * len(values)
         for chosen, buffer, offsets in self._split(addresses, total, threads):
             self._check_writable(buffer, threads[chosen])
-            self._note_writers(buffer, offsets, total, threads[chosen])
+            self._note_write(buffer, offsets, total, threads[chosen])
             elements = buffer.elements(values[0].dtype)
             for number, value in enumerate(values):
                 elements[offsets // size + number] = value[chosen]
@@ -187,51 +167,31 @@ class GlobalAccess:
         if not buffer.is_writable:
             raise Fault(FailureKind.READ_ONLY, buffer.name, thread=int(threads[0]))
 
-    def _check_readers(
+    def _note_read(
         self, buffer: Buffer, offsets: np.ndarray, num_bytes: int, threads: np.ndarray
     ) -> None:
-        if buffer.writers is not None:
-            places = offsets[:, None] + np.arange(num_bytes)
-            self._check_order(buffer, places, threads, "read of what another thread wrote")
-
-    def _note_writers(
-        self, buffer: Buffer, offsets: np.ndarray, num_bytes: int, threads: np.ndarray
-    ) -> None:
-        writers = buffer.ensure_writers()
+        """What cannot be written needs no record of who read it."""
+        if not buffer.is_writable:
+            return
         places = offsets[:, None] + np.arange(num_bytes)
-        self._check_order(buffer, places, threads, "two threads write")
-        if len(np.unique(places)) != places.size:
-            self._check_one_writer(buffer, places, threads)
-        warps = self.geometry.warp[threads]
-        writers.block[places] = self.block[threads][:, None]
-        writers.warp[places] = self.geometry.warp_in_block[threads][:, None]
-        writers.clock[places] = self.ordering.now[warps][:, None]
+        what = f"read of what another thread wrote, {buffer.name}"
+        self.order.check(buffer.writes, places, threads, what)
+        buffer.reads = buffer.reads or LastAccess(len(buffer.raw))
+        self.order.note(buffer.reads, places, threads)
 
-    def _check_one_writer(self, buffer: Buffer, places: np.ndarray, threads: np.ndarray) -> None:
-        """One instruction: nobody else may write the same byte."""
-        writer = np.empty(len(buffer.raw), np.int64)
-        writer[places] = threads[:, None]
-        lost = writer[places] != threads[:, None]
-        raise Fault(
-            FailureKind.RACE,
-            f"two threads write byte {int(places[lost][0])} of {buffer.name}",
-            thread=int(threads[first(lost)]),
-        )
-
-    def _check_order(
-        self, buffer: Buffer, places: np.ndarray, threads: np.ndarray, what: str
+    def _note_write(
+        self, buffer: Buffer, offsets: np.ndarray, num_bytes: int, threads: np.ndarray
     ) -> None:
-        writers = buffer.ensure_writers()
-        block = writers.block[places]
-        same_block = block == self.block[threads][:, None]
-        warps = self.geometry.warp[threads]
-        known = self.ordering.known[warps[:, None], np.where(same_block, writers.warp[places], 0)]
-        ordered = same_block & (writers.clock[places] <= known)
-        racing = (block != _NOBODY) & ~ordered
-        if racing.any():
-            place = first(racing)
+        places = offsets[:, None] + np.arange(num_bytes)
+        self.order.check(buffer.writes, places, threads, f"two threads write to {buffer.name}")
+        what = f"write to what another thread read, {buffer.name}"
+        self.order.check(buffer.reads, places, threads, what)
+        buffer.writes = buffer.writes or LastAccess(len(buffer.raw))
+        self.order.note(buffer.writes, places, threads)
+        lost = buffer.writes.thread[places] != threads[:, None]
+        if lost.any():
             raise Fault(
                 FailureKind.RACE,
-                f"{what}: byte {int(places[place][racing[place]][0])} of {buffer.name}",
-                thread=int(threads[place]),
+                f"two threads write byte {int(places[lost][0])} of {buffer.name} at once",
+                thread=int(threads[first(lost)]),
             )

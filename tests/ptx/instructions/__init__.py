@@ -118,6 +118,8 @@ def compile_instruction(instruction: Instruction) -> Operation:
         return _compile(instruction)
     except OperandError as error:
         raise unsupported(instruction, str(error)) from error
+    except (IndexError, KeyError, StopIteration, ValueError) as error:
+        raise unsupported(instruction, "a form that the emulator does not know") from error
 
 
 def _compile(instruction: Instruction) -> Operation:

@@ -11,7 +11,7 @@ import numpy as np
 
 from ptx.access import Operation, reader, writer
 from ptx.failures import FailureKind
-from ptx.faults import Fault, first
+from ptx.faults import Fault, NotTogether, first
 from ptx.geometry import WARP_SIZE
 from ptx.instructions.elementwise import check_modifiers, operand_type
 from ptx.machine import Machine, Mask
@@ -26,7 +26,7 @@ def require_members(machine: Machine, mask: Mask, members: np.ndarray) -> None:
     """Check that all threads named in a member mask execute the instruction, and are named.
 
     Raises:
-        Fault: some do not.
+        NotTogether: some do not, or not yet.   Fault: a thread is not named.
     """
     exists = machine.geometry.exists
     active = exists if mask is None else mask
@@ -42,14 +42,9 @@ def require_members(machine: Machine, mask: Mask, members: np.ndarray) -> None:
         return
     present = _ballot(active)
     needed = members & _ballot(exists)
-    missing = active & ((needed & ~present) != 0)
-    if missing.any():
-        thread = first(missing)
-        raise Fault(
-            FailureKind.DIVERGENT_WARP,
-            f"{int(needed[thread]):#010x} must execute it, only {int(present[thread]):#010x} do",
-            thread=thread,
-        )
+    waiting = active & ((needed & ~present) != 0)
+    if waiting.any():
+        raise NotTogether(waiting)
 
 
 def require_whole_warps(machine: Machine, mask: Mask) -> None:
