@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from vq4dit.errors import ArtifactError, OptionError, Vq4ditError
 
 from .cuda_calls import BufferPair, Cuda, Graph, Stream, out_of_gpu_memory
+from .profiling.trt_nodes import plan_node_times
+from .session import NodeTime
 from .trt_plan import LoadedPlan
 
 _log = logging.getLogger(__name__)
@@ -88,6 +90,35 @@ class PlanRunner:
             self._stream.synchronize()
             self._graph = self._capture(self._stream)
         return {name: self._buffers[name].host[:batch].copy() for name in self._outputs}
+
+    def node_times(self, feeds: Tensors, *, repeats: int) -> list[list[NodeTime]]:
+        """Time the plan's layers, on a context of its own that shares the buffers.
+
+        Raises:
+            BackendUnavailable: not enough memory for a second context.
+            OptionError, Vq4ditError: as `run`, or TensorRT tells no times.
+        """
+        plan, stream = self._plan, self._stream
+        if plan is None or stream is None:
+            raise OptionError("this session is closed; open the engine again")
+        self.run(feeds)  # inputs are on the device now
+        context = plan.engine.create_execution_context()
+        if context is None:
+            raise out_of_gpu_memory("; ".join(plan.errors[-1:]) or "execution context")
+        for name, buffers in self._buffers.items():
+            if not context.set_tensor_address(name, buffers.device):
+                raise self._failure(f"binding {name}")
+        for name in self._inputs:
+            shape = (self._batch, *self._buffers[name].host.shape[1:])
+            if not context.set_input_shape(name, shape):
+                raise self._failure(f"setting the shape of {name}")
+
+        def run_plan() -> None:
+            if not context.execute_async_v3(int(stream.handle)):
+                raise self._failure("timing its layers")
+            stream.synchronize()
+
+        return plan_node_times(plan.trt, context, run_plan, repeats=repeats)
 
     def close(self) -> None:
         """Free everything; a second call does nothing."""

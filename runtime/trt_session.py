@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vq4dit.gpu_build import GpuBuild
 
-from .session import Floats, StepInputs
+from .session import Floats, NodeTime, StepInputs
 from .trt_plan import load_plan
 from .trt_runner import PlanRunner
 
@@ -46,8 +48,12 @@ class TrtStepSession:
 
     def run(self, inputs: StepInputs) -> tuple[Floats, Floats]:
         """Run one step; returns latent_out and x_start, both (N, C, H, W) float32."""
-        results = self._runner.run({name: getattr(inputs, name) for name in _STEP_INPUTS})
+        results = self._runner.run(_feeds(inputs))
         return results["latent_out"], results["x_start"]
+
+    def node_times(self, inputs: StepInputs, *, repeats: int) -> list[list[NodeTime]]:
+        """Run the step with TensorRT's profiler on; for each run its layers in order."""
+        return self._runner.node_times(_feeds(inputs), repeats=repeats)
 
     def close(self) -> None:
         """Free the session; it cannot run any more."""
@@ -79,3 +85,7 @@ class TrtDecoderSession:
     def close(self) -> None:
         """Free the session; it cannot run any more."""
         self._runner.close()
+
+
+def _feeds(inputs: StepInputs) -> dict[str, NDArray[Any]]:
+    return {name: getattr(inputs, name) for name in _STEP_INPUTS}
