@@ -39,8 +39,8 @@ class _Sum:
         self.time_of_op[node.op] = self.time_of_op.get(node.op, 0.0) + node.duration_us
 
     def row(self, whole_ms: float, peaks: Peaks) -> dict[str, Any]:
-        """Time, work and rates, ready for JSON; rates are None where no time was seen."""
-        seconds = self.duration_us / 1e6
+        """Time, work and rates, ready for JSON; rates are None without time or known work."""
+        seconds = self.duration_us / 1e6 if self.bytes else 0.0
         gflops = self.operations / seconds / 1e9 if seconds else None
         rate = self.bytes / seconds / 1e9 if seconds else None
         intensity = self.operations / self.bytes if self.bytes else 0.0

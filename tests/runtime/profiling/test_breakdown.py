@@ -66,8 +66,9 @@ def test_all_nodes_of_a_decoder_are_the_decoders():
     assert [row["part"] for row in rows["parts"]] == ["decoder"]
 
 
-def test_nodes_without_time_have_no_rate():
-    node = NodeTime(name="guidance", op="Add", duration_us=0.0, outputs=((4,),))
+@pytest.mark.parametrize(("microseconds", "num_bytes"), [(0.0, 16), (5.0, 0)])
+def test_nodes_without_time_or_known_work_have_no_rate(microseconds, num_bytes):
+    node = NodeTime(name="guidance", op="Add", duration_us=microseconds, output_bytes=num_bytes)
     row = breakdown([node], whole_ms=1.0, peaks=PEAKS)["parts"][0]
     assert row["gflops"] is row["gbytes_per_s"] is row["roof_share"] is None
 
