@@ -89,7 +89,9 @@ class Device:
         buffer = self.allocate(contiguous.nbytes)
         source = contiguous.ctypes.data_as(ctypes.c_void_p)
         if contiguous.nbytes:
-            self._call("cuMemcpyHtoD_v2", buffer.pointer, source, contiguous.nbytes)
+            self._call(
+                "cuMemcpyHtoD_v2", buffer.pointer, source, ctypes.c_size_t(contiguous.nbytes)
+            )
         return buffer
 
     def allocate(self, num_bytes: int) -> Buffer:
@@ -155,7 +157,8 @@ class Buffer:
         self._device.synchronize()
         array = np.empty(shape, dtype)
         target = array.ctypes.data_as(ctypes.c_void_p)
-        self._device._call("cuMemcpyDtoH_v2", target, self.pointer, array.nbytes)
+        size = ctypes.c_size_t(array.nbytes)
+        self._device._call("cuMemcpyDtoH_v2", target, self.pointer, size)
         return array
 
     def fill(self, byte: int) -> None:

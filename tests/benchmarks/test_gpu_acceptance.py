@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -24,6 +26,7 @@ from emulated_device import (
 from vq4dit.errors import ArtifactError, BackendUnavailable, Vq4ditError
 from vq4dit.plugins import schema
 from vq4dit.plugins.cuda.compile import compile_ptx
+from vq4dit.plugins.cuda.launch import launch_geometry
 from vq4dit.plugins.layout import GroupOrder
 from vq4dit.plugins.reference import codebook_decode, codebook_gemm
 
@@ -32,11 +35,14 @@ sys.path.insert(0, str(BENCHMARKS))
 import gpu_acceptance  # noqa: E402
 from acceptance import cuda_driver, kernels, stage_a, steps  # noqa: E402
 from acceptance.cases import all_cases  # noqa: E402
+from acceptance.images import prepare_images  # noqa: E402
 from acceptance.layer import from_bits, random_layer, to_bits  # noqa: E402
 from acceptance.report import render  # noqa: E402
 from acceptance.results import FAILED, MISSING, PREPARED, RAN, Results  # noqa: E402
 
 sys.path.remove(str(BENCHMARKS))
+
+needs_compiler = pytest.mark.skipif(shutil.which("c++") is None, reason="needs a C++ compiler")
 
 CASES = {case.name: case for case in all_cases()}
 GEMM, RESIDUAL, DECODE = schema.OPS
@@ -168,6 +174,78 @@ def test_cases_cover_the_layers_and_have_distinct_names():
     shapes = {(c.n, c.k) for c in CASES.values() if c.m == 512}
     assert shapes == {(3456, 1152), (1152, 1152), (4608, 1152), (1152, 4608)}
     assert all(case.kernels for case in CASES.values())
+
+
+@pytest.fixture(scope="module")
+def fake_gpu(tmp_path_factory):
+    """A folder with a driver and a cuBLAS that run on the host."""
+    folder, here = tmp_path_factory.mktemp("gpu"), Path(__file__).parent
+    sources = {
+        "libcuda.so.1": here.parent / "plugins" / "fake_cuda_driver.cc",
+        "libcublas.so.12": here / "fake_cublas.cc",
+    }
+    for library, source in sources.items():
+        command = ["c++", "-std=c++17", "-O1", "-shared", "-fPIC", "-Wall", "-Wextra", "-Werror"]
+        subprocess.run([*command, str(source), "-o", str(folder / library)], check=True)
+    return folder
+
+
+def ask_driver(fake_gpu, *arguments, **environment):
+    """(JSON of the last line, the other lines) of gpu_driver_child.py."""
+    script = Path(__file__).with_name("gpu_driver_child.py")
+    variables = os.environ | {"LD_LIBRARY_PATH": str(fake_gpu)} | environment
+    command = [sys.executable, str(script), str(BENCHMARKS), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, env=variables)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    (told,) = (line for line in lines if line.startswith(("{", "[")))
+    return json.loads(told), [line for line in lines if line is not told]
+
+
+@needs_compiler
+def test_calls_of_the_driver_and_cublas(fake_gpu):
+    """Every call with its real types: memory, sizes above 32 bits, events, y = x W^T."""
+    found, _ = ask_driver(fake_gpu)
+    assert (found["name"], found["sm"], found["driver"]) == ("Fake GPU", 87, "13.2")
+    assert found["memory"] == [3 << 32, 5 << 32]
+    assert found["same"] and found["filled"]
+    assert found["microseconds"] == 250.0
+    assert found["product"] == found["expected"]
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    "environment, message",
+    [
+        ({"FAKE_CUDA_DEVICES": "0"}, "the driver sees no GPU; check nvidia-smi"),
+        ({"FAKE_CUDA_FAIL": "cuCtxSynchronize"}, "cuCtxSynchronize failed: CUDA_ERROR_INVALID"),
+    ],
+)
+def test_failures_of_the_driver(fake_gpu, environment, message):
+    found, _ = ask_driver(fake_gpu, **environment)
+    assert message in found["error"]
+
+
+@needs_compiler
+def test_stage_a_on_a_driver_that_runs_nothing(fake_gpu, tmp_path):
+    """Launches as the kernels need them, in a graph each; no answer is taken for right."""
+    case = CASES["CodebookGemm-tiny-m1-2bit-float16"]
+    prepare_images(tmp_path, [case], [87], lambda text: None)
+    rows, lines = ask_driver(fake_gpu, case.name, str(tmp_path))
+    ours = rows[1:]
+    assert "cublasGemmEx failed with status 1" in rows[0]["error"]  # the fake knows bfloat16 only
+    assert [row["kernel"] for row in ours] == [kernel.name for kernel in case.kernels]
+    assert all(not row["ok"] and row["relative_error"] is None for row in ours)
+    assert all(row["microseconds"] > 0 for row in ours)
+    for kernel in case.kernels:
+        expected = launch_geometry(kernel, m=case.m, n=case.n, k=case.k)
+        numbers = [*expected.grid, *expected.block, expected.shared_bytes]
+        start = f"launch cubin {kernel.name} {' '.join(map(str, numbers))} 0x"
+        direct = [line for line in lines if line.startswith(start)]
+        graph = [line for line in lines if line.startswith(f"graph {start}")]
+        assert len(direct) == 2 and len(graph) == (kernels._REPEATS + 1) * kernels._LAUNCHES
+        assert len({line.split()[13] for line in graph}) == kernels._MAX_COPIES  # of assignments
+        assert all(line.split()[-5:-1] == ["1", "8", "16", "1"] for line in direct)
 
 
 def run_program(tmp_path, *options):
