@@ -47,13 +47,16 @@ class Tile:
     min_blocks: int = 1
 
 
-#: Tiles of each kernel, from the one for most rows to the one for fewest.
+#: From the tile for most rows to the one for fewest; then those of 96 columns, which cut the widths
+#: of DiT-XL/2 (1152, 3456, 4608) into numbers of blocks that fit more multiprocessors.
 GEMM_TILES = (
     Tile(block_m=128, block_n=128, warp_m=64, warp_n=64, stages=3, min_blocks=2),
     Tile(block_m=128, block_n=128, warp_m=64, warp_n=32, stages=3),
     Tile(block_m=128, block_n=64, warp_m=64, warp_n=32, stages=3, min_blocks=2),
     Tile(block_m=64, block_n=64, warp_m=32, warp_n=32, stages=4, min_blocks=2),
     Tile(block_m=64, block_n=64, warp_m=32, warp_n=32, stages=3, split_k=2),
+    Tile(block_m=128, block_n=96, warp_m=64, warp_n=48, stages=3, min_blocks=2),
+    Tile(block_m=64, block_n=96, warp_m=32, warp_n=48, stages=3, split_k=2),
 )
 
 #: For at most 8 and at most 16 rows of x; more rows work, but read the assignments again.
@@ -251,7 +254,7 @@ class KernelConfiguration:
 
 
 def supported_tiles(kernel: str) -> tuple[Tile, ...]:
-    """Tiles that `kernel` is made for, most rows first; OptionError for an unknown kernel."""
+    """Tiles that `kernel` is made for; OptionError for an unknown kernel."""
     if kernel not in TILES:
         raise OptionError(f"kernel is {kernel!r}, needed one of {', '.join(KERNELS)}")
     return TILES[kernel]
