@@ -75,9 +75,14 @@ def _label_names(path: Path, id2label: Any, config: ModelConfig) -> list[str]:
 
 
 def _scaling_factor(path: Path, values: dict[str, Any]) -> float | None:
-    """The VAE's factor; None where an old configuration does not tell it."""
+    """The VAE's factor; None where an old configuration does not tell it.
+
+    AutoencoderTiny's is 1, since it takes scaled latents: it does not tell how they are scaled.
+    """
+    if values.get("_class_name") == "AutoencoderTiny":
+        return None
     for name in _NO_SHIFT:
-        if values.get(name) is not None:
+        if values.get(name) not in (None, 0.0):
             raise ArtifactError(
                 f"{path}: {name} is {values[name]!r}, needed none; only VAEs whose latents are "
                 "scaled by one factor can be used"

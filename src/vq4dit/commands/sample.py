@@ -28,8 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--spacing",
         default="linspace",
-        help="timesteps of so many steps: linspace (public DiT sampler), leading (diffusers' "
-        "DiTPipeline) or trailing",
+        help="timesteps of so many steps: linspace (original DiT sampler), leading (default of "
+        "diffusers' DDIM) or trailing",
     )
     parser.add_argument(
         "--cfg-scale",
