@@ -6,7 +6,8 @@ as wide as DiT-XL/2's. Fit and test share no shape.
 `python benchmarks/cost_model_cpu.py --engine ENGINE_DIR.. --output FILE` writes {"machine",
 "model": fitted costs, "classes": [{"test", "implementation", "batch", "class", "measured_us",
 "predicted_us", "error"}], "gemm": [{"implementation", "m", "k", "n", ...}]} and the section
-`cost-model-cpu` of RESULTS.md. `--from FILE` prints and renders an older file again. One thread.
+`cost-model-cpu` of RESULTS.md. `--keep FILE` keeps the measurements too, `--measured FILE` fits and
+tests kept ones again. One thread.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ import argparse
 import json
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -83,11 +85,14 @@ ENGINE_BATCHES = (1, 4, 16)
 def main() -> None:
     """Measure, fit, test, write."""
     args = _arguments()
-    if args.from_file:
-        document = json.loads(args.from_file.read_text(encoding="utf-8"))
+    if args.measured:
+        measured = json.loads(args.measured.read_text(encoding="utf-8"))
     else:
-        document = _measured(args)
-        write_json(args.output, document)
+        measured = measure(args.engine)
+        if args.keep:
+            write_json(args.keep, measured)
+    document = fit_and_test(measured)
+    write_json(args.output, document)
     text = render(document)
     print(text)
     replace_section(RESULTS, "cost-model-cpu", text)
@@ -182,37 +187,59 @@ def _is_undisturbed(share: float, attempt: int) -> bool:
     return False
 
 
-def _measured(args: argparse.Namespace) -> dict[str, Any]:
+def measure(engines: list[Path]) -> dict[str, Any]:
+    """All measurements: those to fit to, and the held-out ones."""
     cost = measure_event_cost()
     fit = list(gemm_measurements(FIT_SHAPES, ROWS))
     fit += gemm_measurements(LARGE_FIT_SHAPES, ROWS[:5])
+    tests = []
     with tempfile.TemporaryDirectory() as folder:
         for number, (config, batches) in enumerate(FIT_MODELS):
             for batch in batches:
                 fit += _random_engine(Path(folder, str(number)), config, batch, cost)
-        about = machine(("onnxruntime",)) | {"fma_peak_gflops_per_core": fma_peak_gflops()}
-        model = fit_cpu_model(fit, f"{about['processor']}, one thread")
-        tests = _random_engine(Path(folder, "wide"), WIDE, 1, cost)
-        classes = _class_rows("block as wide as DiT-XL/2", 1, tests, model)
-        operations = [_op_row(row, model) for row in tests]
-        for directory in args.engine:
+        wide = _random_engine(Path(folder, "wide"), WIDE, 1, cost)
+        tests.append({"test": "block as wide as DiT-XL/2", "batch": 1, "rows": _raw(wide)})
+        for directory in engines:
             for batch in ENGINE_BATCHES:
-                measured = _built_engine(directory, batch, cost)
-                classes += _class_rows(directory.name, batch, measured, model)
-                operations += [
-                    _op_row(row, model) | {"test": directory.name, "batch": batch}
-                    for row in measured
-                    if not row.op.name.startswith("blocks.") or row.op.name.startswith("blocks.0.")
-                ]
-    held_out = list(gemm_measurements(TEST_SHAPES, TEST_ROWS))
+                found = _built_engine(directory, batch, cost)
+                tests.append({"test": directory.name, "batch": batch, "rows": _raw(found)})
     return {
-        "machine": about,
+        "machine": machine(("onnxruntime",)) | {"fma_peak_gflops_per_core": fma_peak_gflops()},
+        "fit": _raw(fit),
+        "tests": tests,
+        "gemm": _raw(gemm_measurements(TEST_SHAPES, TEST_ROWS)),
+    }
+
+
+def fit_and_test(measured: dict[str, Any]) -> dict[str, Any]:
+    """The fitted model, and its errors on what it was not fitted to."""
+    fit = _from_raw(measured["fit"])
+    model = fit_cpu_model(fit, f"{measured['machine']['processor']}, one thread")
+    classes, operations = [], []
+    for test in measured["tests"]:
+        rows = _from_raw(test["rows"])
+        classes += _class_rows(test["test"], test["batch"], rows, model)
+        operations += [
+            {"test": test["test"], "batch": test["batch"]} | _op_row(row, model)
+            for row in rows
+            if not row.op.name.startswith("blocks.") or row.op.name.startswith("blocks.0.")
+        ]
+    return {
+        "machine": measured["machine"],
         "model": model.to_dict(),
-        "fit": [_op_row(row, model) for row in fit],
+        "fit": [_op_row(row, model) for row in fit if row.op.kind == "linear"],
         "classes": classes,
         "operations": operations,
-        "gemm": [_op_row(row, model) for row in held_out],
+        "gemm": [_op_row(row, model) for row in _from_raw(measured["gemm"])],
     }
+
+
+def _raw(rows: Iterable[CpuMeasurement]) -> list[dict[str, Any]]:
+    return [asdict(row) for row in rows]
+
+
+def _from_raw(rows: list[dict[str, Any]]) -> list[CpuMeasurement]:
+    return [CpuMeasurement(**(row | {"op": StepOp(**row["op"])})) for row in rows]
 
 
 def _random_engine(
@@ -304,7 +331,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--output", type=Path, default=Path(__file__).parent / "results" / "cost_model_cpu.json"
     )
-    parser.add_argument("--from", dest="from_file", type=Path, help="render an older file")
+    parser.add_argument("--keep", type=Path, help="file for the measurements")
+    parser.add_argument("--measured", type=Path, help="kept measurements instead of new ones")
     return parser.parse_args()
 
 

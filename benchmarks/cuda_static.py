@@ -33,7 +33,8 @@ from vq4dit.plugins.layout import CONFIGURATIONS, GroupOrder
 #: Architectures on which a plain GEMM of Triton's uses the same tensor-core instructions as ours.
 COMPARABLE = (80, 86, 87, 89)
 
-_BASELINE = "gemm_fp16.cu"
+_TWIN = "gemm_fp16.cu"
+TWIN_NAME = "gemm_fp16"
 _FOLDER = Path(__file__).parent
 _ORDERS = {8: GroupOrder.MMA32, 4: GroupOrder.MMA16, 2: GroupOrder.CONTIGUOUS}
 
@@ -97,17 +98,22 @@ def static_row(configuration: KernelConfiguration, sm: int, *, compare: bool = T
     }
     is_gemm = compare and configuration.kernel == "gemm"
     row["twin"] = _against(code, twin_code(configuration, sm)) if is_gemm else None
-    row["triton"] = (
-        _against(code, _triton_code(configuration, sm)) if is_gemm and sm in COMPARABLE else None
-    )
+    has_triton = is_gemm and sm in COMPARABLE and _is_power_of_2(configuration.block_n)
+    row["triton"] = _against(code, _triton_code(configuration, sm)) if has_triton else None
     return row
 
 
+def twin_source(configuration: KernelConfiguration) -> tuple[str, dict[str, str], dict[str, str]]:
+    """Main file, all sources and definitions of the plain GEMM with this configuration's tile."""
+    macros = configuration.macros() | {"VQ_KERNEL_NAME": TWIN_NAME}
+    texts = dict(sources()) | {_TWIN: (_FOLDER / "cuda_baseline" / _TWIN).read_text()}
+    return _TWIN, texts, macros
+
+
 def twin_code(configuration: KernelConfiguration, sm: int) -> KernelCode:
-    """The plain float16 GEMM of this configuration's tile, warps, slices and stages."""
-    macros = configuration.macros() | {"VQ_KERNEL_NAME": "gemm_fp16", "VQ_EPILOGUE": "0"}
-    texts = dict(sources()) | {_BASELINE: (_FOLDER / "cuda_baseline" / _BASELINE).read_text()}
-    return _one(read_cubin(load_nvrtc().cubin(_BASELINE, texts, sm, macros)))
+    """Machine code of the plain GEMM of this configuration's tile, warps, slices and stages."""
+    main_file, texts, macros = twin_source(configuration)
+    return _one(read_cubin(load_nvrtc().cubin(main_file, texts, sm, macros)))
 
 
 def _triton_code(configuration: KernelConfiguration, sm: int) -> KernelCode:
@@ -125,6 +131,11 @@ def _triton_code(configuration: KernelConfiguration, sm: int) -> KernelCode:
             )
         )
     )
+
+
+def _is_power_of_2(size: int) -> bool:
+    """Triton's tiles are; so 96 outputs have no counterpart there."""
+    return size & (size - 1) == 0
 
 
 def _against(code: KernelCode, plain: KernelCode) -> Row:

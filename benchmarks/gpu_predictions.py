@@ -48,7 +48,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "shared": (0.75, 1.0),
     "issue": (0.75, 1.0),
     "dram": (0.75, 0.92),
-    "l2": (0.50, 0.90),
+    "l2": (0.40, 0.90),
     "serial": (0.05, 0.30),
     "launch": (0.5, 2.0),
 }

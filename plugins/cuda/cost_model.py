@@ -37,6 +37,8 @@ _HALF = 2  # bytes of a float16
 _FLOAT = 4
 #: Rows of a tensor-core product: fewer rows of x take as long.
 _PRODUCT_ROWS = 16
+#: Bytes of one pass of the banks of shared memory.
+_BANK_BYTES = 128
 
 
 def predict_gemm(
@@ -123,11 +125,8 @@ def predict_gemv(
     busiest = ceil(blocks / gpu.num_sms)
     rounds = ceil(busiest / min(resident, busiest))
     steps = ceil(k / STEP)
-    slice_steps = ceil(steps / (tile.stages * tile.split_k)) * tile.stages  # empty ones run too
-    all_steps = busiest * slice_steps * tile.split_k
-    row = STEP * _HALF / gpu.shared_bytes_per_clock  # wavefronts of one row of one step
-    rows = _PRODUCT_ROWS * (tile.block_n // tile.warp_n) + tile.block_m
-    shared = all_steps * (rows + tile.block_n) * row + busiest * _fill_cycles(gpu, weight)
+    all_steps = busiest * steps
+    shared = all_steps * sum(gemv_wavefronts(tile).values()) + busiest * _fill_cycles(gpu, weight)
     instructions = all_steps * tile.slice_warps * tile.loop_instructions
     products = all_steps * _PRODUCT_ROWS * tile.block_n * STEP
     rate = gpu.mma_per_clock * efficiencies.codebook_tensor
@@ -135,7 +134,7 @@ def predict_gemv(
         "tensor": products / rate / gpu.clock_hz,
         "shared": shared / efficiencies.shared / gpu.clock_hz,
         "issue": instructions / gpu.issue_per_clock / efficiencies.issue / gpu.clock_hz,
-        "latency": rounds * slice_steps / tile.stages * gpu.memory_latency_seconds,
+        "latency": rounds * ceil(steps / (tile.split_k * tile.stages)) * gpu.memory_latency_seconds,
     }
     traffic = Traffic(
         x=m * k * _HALF,
@@ -207,6 +206,29 @@ def predict_decode(
     return work.predicted(seconds, 2 * gpu.memory_latency_seconds), stays
 
 
+def gemm_wavefronts(tile: LaunchTile, *, is_dense: bool) -> dict[str, float]:
+    """Passes of the shared-memory banks in one step of one block, without conflicts.
+
+    Reads of x, reads of W or look-ups of codewords, and writes of what cp.async brings.
+    """
+    row = tile.depth * _HALF / _BANK_BYTES  # passes of one row of one step
+    return {
+        "x": row * tile.block_m * (tile.block_n // tile.warp_n),
+        "w": row * tile.block_n * (tile.block_m // tile.warp_m),
+        "writes": row * (tile.block_m + (tile.block_n if is_dense else 0)),
+    }
+
+
+def gemv_wavefronts(tile: LaunchTile) -> dict[str, float]:
+    """The same for our GEMV: every warp reads 16 rows of x, zeros where there are none."""
+    row = STEP * _HALF / _BANK_BYTES
+    return {
+        "x": row * _PRODUCT_ROWS * (tile.block_n // tile.warp_n),
+        "w": row * tile.block_n,
+        "writes": row * tile.block_m,
+    }
+
+
 def _resident(gpu: Gpu, tile: LaunchTile, x_bytes: int, weight: CodebookFormat | None) -> int:
     return gpu.limits.resident_blocks(
         threads=tile.threads,
@@ -238,12 +260,9 @@ def _step_limits(
     tensor = tile.block_m * tile.block_n * tile.depth / (rate * share)
     if is_wide:  # operands go from shared memory straight to the tensor cores
         return {"tensor": tensor}
-    row = tile.depth * _HALF / gpu.shared_bytes_per_clock  # wavefronts of one row of one step
-    x_reads = tile.block_m * (tile.block_n // tile.warp_n)
-    w_reads = tile.block_n * (tile.block_m // tile.warp_m)
-    writes = tile.block_m + (0 if weight else tile.block_n)
+    wavefronts = gemm_wavefronts(tile, is_dense=weight is None)
     return {
         "tensor": tensor,
-        "shared": (x_reads + w_reads + writes) * row / e.shared,
+        "shared": sum(wavefronts.values()) / e.shared,
         "issue": tile.loop_instructions * tile.slice_warps / gpu.issue_per_clock / e.issue,
     }

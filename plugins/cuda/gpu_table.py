@@ -122,7 +122,7 @@ def _sources(product: str, **others: str) -> dict[str, str]:
         "memory_bytes": product,
         "memory_latency_seconds": _ASSUMED,
         "l2_bytes": product,
-        "l2_bytes_per_clock": _ASSUMED,
+        "l2_bytes_per_clock": "assumed: 64 bytes per clock and SM, the most that an SM takes",
         "shared_bytes_per_clock": "32 banks of 4 bytes (CUDA Programming Guide, shared memory)",
         "issue_per_clock": "four schedulers of one instruction (tuning guides of Ampere to Hopper)",
         "launch_seconds": _ASSUMED,
@@ -170,7 +170,7 @@ _ORIN_AGX = Gpu(
     memory_bytes=64 * _GIB,
     memory_latency_seconds=0.7e-6,
     l2_bytes=4 * _MIB,
-    l2_bytes_per_clock=512,
+    l2_bytes_per_clock=1024,
     launch_seconds=5e-6,
     sources=_sources(_ORIN),
 )
@@ -183,7 +183,7 @@ _ORIN_NX = replace(
     clock_hz=0.918e9,
     dram_bytes_per_second=102.4e9,
     memory_bytes=16 * _GIB,
-    l2_bytes_per_clock=256,
+    l2_bytes_per_clock=512,
     sources=_sources(
         "NVIDIA Jetson Orin NX Series datasheet (1024 CUDA cores, 918 MHz, 102.4 GB/s)",
         l2_bytes=_ASSUMED,

@@ -112,13 +112,15 @@ def _estimate(tile: Tile, *, is_gemv: bool) -> tuple[int, int]:
     return registers, loop * (tile.stages if is_gemv else 1)
 
 
-def _library(shape: tuple[int, int, int], warp: tuple[int, int], stages: int) -> LaunchTile:
+def _library(
+    shape: tuple[int, int, int], warp: tuple[int, int], stages: int, split_k: int = 1
+) -> LaunchTile:
     """A plain float16 GEMM; instructions: products, fragments and copies, and 40 of the rest."""
     rows, columns, depth = shape
     products = warp[0] * warp[1] * depth // (16 * 8 * 16)
     fragments = (warp[0] + warp[1]) * depth // (16 * 16)
-    threads = WARP * (rows // warp[0]) * (columns // warp[1])
-    copies = (rows + columns) * depth // (8 * threads)
+    threads = WARP * (rows // warp[0]) * (columns // warp[1]) * split_k
+    copies = (rows + columns) * depth * split_k // (8 * threads)
     return LaunchTile(
         block_m=rows,
         block_n=columns,
@@ -129,6 +131,7 @@ def _library(shape: tuple[int, int, int], warp: tuple[int, int], stages: int) ->
         steps_ahead=stages - 1,
         registers=min(255, 100 + warp[0] * warp[1] // 32),
         loop_instructions=products + fragments + 3 * copies + 40,
+        split_k=split_k,
     )
 
 
@@ -156,7 +159,7 @@ def tile_of_entry(entry_point: str) -> LaunchTile | None:
     return None
 
 
-#: A GEMM library's.
+#: A GEMM library's: more shapes than any is known to have, so that ours are not flattered.
 LIBRARY_GEMMS = (
     _library((256, 128, 64), (64, 64), 3),
     _library((128, 256, 64), (64, 64), 3),
@@ -167,5 +170,11 @@ LIBRARY_GEMMS = (
     _library((128, 128, 64), (64, 32), 4),
     _library((128, 64, 64), (64, 32), 4),
     _library((64, 128, 64), (32, 64), 4),
+    _library((256, 64, 64), (64, 32), 4),
+    _library((64, 256, 64), (32, 64), 4),
+    _library((128, 96, 64), (64, 48), 3),
+    _library((96, 128, 64), (48, 64), 3),
+    _library((64, 96, 32), (32, 48), 3, split_k=2),
     _library((64, 64, 64), (32, 32), 5),
+    _library((64, 64, 32), (32, 32), 4, split_k=2),
 )

@@ -52,6 +52,7 @@ def test_report_says_predicted_everywhere(bench):
 @pytest.mark.parametrize(
     ("part", "gpu"),
     [
+        ("GEMM, M = 512, geo-mean", "a100-40"),
         ("GEMM, M = 512, geo-mean", "orin-agx"),
         ("fp16 in 28", "a100-40"),
         ("fp16 in 28", "orin-agx"),

@@ -1,0 +1,51 @@
+"""What the cost model counts, the emulator counts too: passes of the shared-memory banks."""
+
+import pytest
+from support_cuda import (
+    check,
+    configuration_of,
+    require_compiler,
+)
+
+from vq4dit.plugins.cuda.configuration import GEMM_TILES, GEMV_TILES
+from vq4dit.plugins.cuda.cost_model import gemm_wavefronts, gemv_wavefronts
+from vq4dit.plugins.cuda.launch_table import CODEBOOK_GEMMS, CODEBOOK_GEMVS, STEP, LaunchTile
+
+require_compiler()
+
+
+def name(tile):
+    return tile.name if isinstance(tile, LaunchTile) else ""
+
+
+@pytest.mark.parametrize(
+    ("tile", "modelled"), list(zip(GEMM_TILES, CODEBOOK_GEMMS, strict=True)), ids=name
+)
+def test_gemm_reads_shared_memory_as_often_as_the_model_says(tile, modelled):
+    steps = 2 * tile.split_k
+    run = check(
+        configuration_of("gemm", tile),
+        m=tile.block_m, out_features=tile.block_n, in_features=steps * STEP,
+    )  # fmt: skip
+    assert_reads(run.report, gemm_wavefronts(modelled, is_dense=False), steps)
+
+
+@pytest.mark.parametrize(
+    ("tile", "modelled"), list(zip(GEMV_TILES, CODEBOOK_GEMVS, strict=True)), ids=name
+)
+def test_gemv_reads_shared_memory_as_often_as_the_model_says(tile, modelled):
+    steps = tile.stages * tile.split_k - 2  # the last slices have a step less
+    run = check(
+        configuration_of("gemv", tile),
+        m=tile.block_m, out_features=tile.block_n, in_features=steps * STEP,
+    )  # fmt: skip
+    assert_reads(run.report, gemv_wavefronts(modelled), steps)
+
+
+def assert_reads(report, wavefronts, steps):
+    """Of one block: every pass of the main loop's reads, and none for conflicts."""
+    loop = report.main_loop()
+    for mnemonic, operand in (("ldmatrix", "x"), ("ld.shared", "w")):
+        found = report.wavefronts(mnemonic, within=loop)
+        assert found.conflicts == 0
+        assert found.found == steps * wavefronts[operand]
