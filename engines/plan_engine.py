@@ -115,11 +115,14 @@ class PlanBuilder:
         """Write step.plan, and decoder.plan if a VAE is given.
 
         Raises:
-            BackendUnavailable: no GPU where one is needed, or not enough memory.
+            BackendUnavailable: no GPU where one is needed, no kernels for it, no compiler for
+                them, or not enough memory.
             ArtifactError: the weights are damaged, or the builder refused the model.
         """
         driver = self._driver()
         gpu = driver.gpus[0] if driver is not None and self.target.needs_gpu_to_build else None
+        if gpu is not None and self._plugin(source) == "aot":
+            _require_kernels(gpu)
         with tempfile.TemporaryDirectory(prefix="onnx.", dir=work) as name:
             folder = Path(name)
             self.say("writing the step model")
@@ -227,6 +230,20 @@ class PlanBuilder:
             version_compatible=self.options.version_compatible,
             batch_opt=self.options.batch[1],
         )
+
+
+def _require_kernels(gpu: Gpu) -> None:
+    """Refuse a GPU without kernels of ours, and a machine that cannot compile them."""
+    from vq4dit.plugins.cuda.compile import SMS
+    from vq4dit.plugins.cuda.nvrtc import load_nvrtc
+
+    known = [f"{sm // 10}.{sm % 10}" for sm in SMS]
+    if gpu.compute_capability not in known:
+        raise BackendUnavailable(
+            f"{gpu.name} has compute capability {gpu.compute_capability}, the kernels are made for "
+            f"{', '.join(known)}; build with --target cpu or onnx"
+        )
+    load_nvrtc()
 
 
 def step_profile(config: ModelConfig, batch: tuple[int, int, int]) -> dict[str, Shapes]:

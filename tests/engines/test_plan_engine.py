@@ -136,6 +136,7 @@ def tensorrt(monkeypatch):
     monkeypatch.setattr(plan_engine, "find_driver", lambda: (DRIVER, ""))
     monkeypatch.setattr("vq4dit.engines.targets.find_driver", lambda: (DRIVER, ""))
     monkeypatch.setattr("vq4dit.engines.targets.is_installed", lambda name: True)
+    monkeypatch.setattr("vq4dit.plugins.cuda.nvrtc.load_nvrtc", lambda: None)
     return jobs
 
 
@@ -208,6 +209,25 @@ def test_no_gpu_where_one_is_needed(tmp_path, tensorrt, monkeypatch):
     monkeypatch.setattr(plan_engine, "find_driver", lambda: (None, "there is no driver"))
     with pytest.raises(BackendUnavailable, match="builds on the GPU .* there is no driver"):
         build_engine(random_source(WIDE), tmp_path / "e", target="tensorrt")
+
+
+def test_a_gpu_without_kernels(tmp_path, tensorrt, monkeypatch):
+    old = replace(DRIVER, gpus=(replace(ORIN, name="T4", compute_capability="7.5"),))
+    monkeypatch.setattr(plan_engine, "find_driver", lambda: (old, ""))
+    with pytest.raises(BackendUnavailable, match="T4 has compute capability 7.5, the kernels are"):
+        build_engine(random_source(WIDE), tmp_path / "e", target="tensorrt")
+    manifest = build_engine(decoded(random_source()), tmp_path / "e", target="tensorrt")
+    assert manifest.tensorrt.compute_capabilities == ("7.5",)
+
+
+def test_no_compiler_for_the_kernels(tmp_path, tensorrt, monkeypatch):
+    def missing():
+        raise BackendUnavailable("no CUDA compiler")
+
+    monkeypatch.setattr("vq4dit.plugins.cuda.nvrtc.load_nvrtc", missing)
+    with pytest.raises(BackendUnavailable, match="no CUDA compiler"):
+        build_engine(random_source(WIDE), tmp_path / "e", target="tensorrt")
+    assert tensorrt == []
 
 
 @pytest.mark.parametrize(
