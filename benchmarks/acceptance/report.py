@@ -70,21 +70,32 @@ def _engine_lines(rows: list[Row]) -> list[str]:
         lines += [_cells(r["kind"], f"{r['plan_bytes']:,}", r["is_folded"]) for r in sizes] + [""]
     parity = [row for row in rows if row["step"].startswith("parity/")]
     if parity:
-        lines += ["### Parity with the weights", "", *_header("engine", "passed")]
-        lines += [_cells(r["kind"], r["ok"]) for r in parity] + [""]
+        names = ("engine", "check", "latent_out error", "x_start error", "limit", "passed")
+        lines += ["### Parity of one step", "", *_header(*names)]
+        lines += [_parity_row(row) for row in parity] + [""]
     speed = [row for row in rows if row["step"].startswith("speed/")]
     if speed:
-        lines += ["### Steps", "", *_header("engine", "batch", "`vq4dit profile`")]
-        lines += [_cells(r["kind"], r["batch"], _summary(r["profile"])) for r in speed] + [""]
+        names = ("engine", "batch", "step ms", "p90 ms", "dense / this", "GPU memory MiB", "load s")
+        lines += ["### Latency and memory", "", *_header(*names)]
+        lines += [_speed_row(row, speed) for row in speed] + [""]
     return lines
 
 
-def _summary(profile: Row) -> str:
-    """Numbers of the first level of an engine's profile."""
-    engines = profile.get("engines") or [profile]
-    values = engines[0].get("latency", engines[0])
-    found = {k: v for k, v in values.items() if isinstance(v, int | float) and k != "ok"}
-    return ", ".join(f"{key} {value:g}" for key, value in found.items()) or "see the JSON"
+def _parity_row(row: Row) -> str:
+    errors = (f"{row[name]:.1e}" for name in ("latent_out_error", "x_start_error", "limit"))
+    return _cells(row["kind"], row["name"], *errors, row["ok"])
+
+
+def _speed_row(row: Row, rows: list[Row]) -> str:
+    """One engine and batch size, beside the dense engine at the same batch size."""
+    dense = [r for r in rows if r["kind"] == "dense" and r["batch"] == row["batch"]]
+    median = row["latency"]["median_ms"]
+    ratio = dense[0]["latency"]["median_ms"] / median if dense else None
+    memory = None if row["device_bytes"] is None else row["device_bytes"] / (1 << 20)
+    return _cells(
+        row["kind"], row["batch"], _number(median), _number(row["latency"]["p90_ms"]),
+        _number(ratio, "x"), _number(memory), _number(row["load_seconds"]),
+    )  # fmt: skip
 
 
 def _step_table(steps: dict[str, dict[str, str]]) -> list[str]:

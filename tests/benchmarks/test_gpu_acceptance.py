@@ -27,13 +27,14 @@ from vq4dit.errors import ArtifactError, BackendUnavailable, Vq4ditError
 from vq4dit.plugins import schema
 from vq4dit.plugins.cuda.compile import compile_ptx
 from vq4dit.plugins.cuda.launch import launch_geometry
+from vq4dit.plugins.cuda.measurement import measurements_from_rows
 from vq4dit.plugins.layout import GroupOrder
 from vq4dit.plugins.reference import codebook_decode, codebook_gemm
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 import gpu_acceptance  # noqa: E402
-from acceptance import cuda_driver, kernels, stage_a, steps  # noqa: E402
+from acceptance import cuda_driver, kernels, stage_a, stage_b, steps  # noqa: E402
 from acceptance.cases import all_cases  # noqa: E402
 from acceptance.images import prepare_images  # noqa: E402
 from acceptance.layer import from_bits, random_layer, to_bits  # noqa: E402
@@ -105,6 +106,8 @@ def test_every_kernel_of_a_case_gives_the_answer(emulated, case):
     rows = kernels.measure_case(case, emulated, None)
     ours = [row for row in rows if row["kernel"] != "cublas"]
     assert [row["kernel"] for row in ours] == [kernel.name for kernel in case.kernels]
+    timed = [row.kernel for row in measurements_from_rows(rows)]  # the cost model reads them
+    assert timed == ([] if case.op == DECODE else [row["kernel"] for row in ours])
     for row in ours:
         assert row["ok"], row
         assert row["relative_error"] <= kernels.ERROR_LIMITS[case.dtype]
@@ -351,6 +354,64 @@ def test_a_foreign_results_file_is_not_overwritten(tmp_path):
     with pytest.raises(ArtifactError, match="not a file of this program"):
         Results(path, {})
     assert path.read_text() == '{"rows": 3}'
+
+
+@pytest.fixture
+def told(monkeypatch):
+    """Stands for vq4dit's commands: what they were asked, and their JSON by command."""
+    asked = []
+    check = {"name": "self-test, exact", "ok": True, "latent_out_error": 1e-3,
+             "x_start_error": 2e-3, "limit": 1e-2, "image_levels": None}  # fmt: skip
+    profile = {
+        "step": {"median_ms": 4.0, "p90_ms": 4.5, "min_ms": 3.9, "runs_ms": []},
+        "image": None, "load_seconds": 1.5,
+        "memory": {"phases": [{"device_bytes": None}, {"device_bytes": 3 << 20}]},
+    }  # fmt: skip
+    answers = {
+        "verify": {"ok": True, "checks": [check]},
+        "profile": {"engines": [profile], "machine": {}},
+        "build": {},
+    }
+
+    def run(command, *arguments):
+        asked.append([command, *map(str, arguments)])
+        if command == "build":
+            folder = Path(arguments[arguments.index("-o") + 1])
+            folder.mkdir(parents=True)
+            size = 2000 if "--weights" in arguments else 300
+            (folder / "step.plan").write_bytes(bytes(size))
+        return answers[command]
+
+    monkeypatch.setattr(stage_b, "run_vq4dit", run)
+    return asked
+
+
+def test_stage_b_builds_compares_and_reports(tmp_path, told):
+    """What each step asks of vq4dit, and what the report makes of the answers."""
+    given = steps.Setting(
+        work=tmp_path, artifact=Path("x.vq.safetensors"), checkpoint=Path("x.safetensors")
+    )
+    (tmp_path / "inlined.plan").write_bytes(bytes(1900))
+    chosen = {step.name: step for step in stage_b.stage_b_steps()}
+    results = Results(tmp_path / "results.json", {"gpu": "A"})
+    for name in ("engine/dense", "engine/aot", "engine/library", "plan-sizes", "parity/aot",
+                 "speed/dense", "speed/aot"):  # fmt: skip
+        results.put(name, RAN, rows=chosen[name].measure(given))
+    builds = [words for words in told if words[0] == "build"]
+    assert all(["--target", "tensorrt", "--batch", "1:8:8"] == w[2:6] for w in builds)
+    assert [w[1] for w in builds] == ["x.safetensors", "x.vq.safetensors", "x.vq.safetensors"]
+    assert "fp16" in builds[0] and "--plugin-library" not in builds[1]
+    assert builds[2][7].endswith("libvq4dit_tensorrt.so")
+    assert [w[3] for w in told if w[0] == "profile"] == ["1", "8", "1", "8"]
+    text = render(results.document)
+    assert "| inlined | 1,900 | True |" in text and "| aot | 300 | False |" in text
+    assert "| aot | self-test, exact | 1.0e-03 | 2.0e-03 | 1.0e-02 | True |" in text
+    assert "| aot | 8 | 4 | 4.5 | 1x | 3 | 1.5 |" in text
+
+
+def test_a_command_that_fails_is_told_in_one_line():
+    with pytest.raises(Vq4ditError, match="no-such-engine"):
+        stage_b.run_vq4dit("verify", "no-such-engine")
 
 
 def test_report_of_kernels_and_plans():
