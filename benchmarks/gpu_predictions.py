@@ -20,6 +20,7 @@ from typing import Any
 from calibration_study.report import replace_section
 from gpu_predictions_report import render
 
+from vq4dit.json_fields import parse_json
 from vq4dit.json_file import write_json
 from vq4dit.plugins.cuda.codebook_format import CodebookFormat
 from vq4dit.plugins.cuda.efficiency import ASSUMED, Efficiencies
@@ -134,8 +135,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     folder = Path(__file__).parent
     parser.add_argument("--output", type=Path, default=folder / "results" / "gpu_predictions.json")
+    parser.add_argument("--efficiencies", type=Path, help="file of gpu_calibrate.py")
     args = parser.parse_args()
-    document = predictions()
+    efficiencies = ASSUMED
+    if args.efficiencies:
+        text = args.efficiencies.read_bytes()
+        efficiencies = Efficiencies.from_dict(parse_json(text, str(args.efficiencies)))
+    document = predictions(efficiencies)
     write_json(args.output, document)
     text = render(document)
     print(text)
