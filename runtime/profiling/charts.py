@@ -15,6 +15,7 @@ _KINDS = ("adaLN_modulation.1", "modulation", "norm1", "attn.qkv", "attn", "attn
 
 _WIDTH = 880.0
 _LEFT, _RIGHT = 170.0, 90.0
+_AXIS = 78.0
 _BAR, _STEP = 26.0, 42.0
 _ROW, _GAP = 24.0, 14.0
 _MIB = 1 << 20
@@ -68,9 +69,9 @@ def runs_chart(series: Sequence[tuple[str, str, Sequence[float]]], *, label: str
     """Each run as a dot, in order: drift and outliers are seen. series: (name, class, ms)."""
     height, bottom = 230.0, 200.0
     longest = max(len(values) for _, _, values in series)
-    x = Scale(low=0, high=max(longest - 1, 1), start=60, end=_WIDTH - 20)
+    x = Scale(low=0, high=max(longest - 1, 1), start=_AXIS + 8, end=_WIDTH - 20)
     y = linear_scale([v for _, _, values in series for v in values], bottom, 12)
-    out = _horizontal_grid(y, 60, _WIDTH - 20, "ms")
+    out = _horizontal_grid(y, _AXIS, _WIDTH - 20, "ms")
     for name, css, values in series:
         for i, value in enumerate(values):
             words = f"{name}, run {i + 1}: {three_digits(value)} ms"
@@ -89,9 +90,9 @@ def line_chart(
     """Lines over batch sizes, which stand at equal distances. series: (name, class, [(x, y)])."""
     height, bottom = 260.0, 218.0
     places = sorted({px for _, _, points in series for px, _ in points})
-    x = Scale(low=0, high=max(len(places) - 1, 1), start=80, end=_WIDTH - 60)
+    x = Scale(low=0, high=max(len(places) - 1, 1), start=_AXIS + 20, end=_WIDTH - 60)
     y = linear_scale([py for _, _, points in series for _, py in points], bottom, 14)
-    out = _horizontal_grid(y, 60, _WIDTH - 20, unit)
+    out = _horizontal_grid(y, _AXIS, _WIDTH - 20, unit)
     for i, place in enumerate(places):
         out.append(text(x(i), bottom + 18, f"{place:g}", text_anchor="middle", class_="tick"))
     out.append(text(_WIDTH - 20, height - 6, x_name, text_anchor="end", class_="tick"))

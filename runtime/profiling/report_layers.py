@@ -81,7 +81,7 @@ def layers_section(document: dict[str, Any]) -> str:
             continue
         name, rows = escape(engine["name"]), engine["layers"]["layers"]
         parts = dict.fromkeys(row["part"] for row in rows)
-        body += f"<h3>{name}: each layer of each block, microseconds</h3>"
+        body += f"<h3>{name}: each layer of each block, microseconds (darker is longer)</h3>"
         body += charts.block_map(rows, label=f"Microseconds of each layer of {engine['name']}")
         body += f"<h3>{name}: roofline</h3>"
         body += charts.legend({part: charts.PART_CLASSES[part] for part in parts})
