@@ -56,7 +56,9 @@ def machine(monkeypatch):
 @pytest.fixture
 def session(tmp_path, machine):
     (tmp_path / "step.plan").write_bytes(plan_bytes(CONFIG))
-    made = TrtStepSession(tmp_path / "step.plan", target="tensorrt", build=BUILD)
+    made = TrtStepSession(
+        tmp_path / "step.plan", target="tensorrt", build=BUILD, sha256="0" * 64
+    )
     yield made
     made.close()
     assert machine.cuda.is_clean()
