@@ -1,8 +1,7 @@
 """Plans that were built before, found again by everything that they depend on.
 
-Folder: $VQ4DIT_CACHE, else $XDG_CACHE_HOME/vq4dit or ~/.cache/vq4dit. Each plan is KEY.plan with
-its SHA-256 in KEY.sha256; a plan that does not match is thrown away. Also holds TensorRT's timing
-caches. Deleting the folder costs time, nothing else.
+In the cache folder each plan is KEY.plan with its SHA-256 in KEY.sha256; a plan that does not match
+is thrown away. TensorRT's timing caches are there too. Deleting the folder costs only time.
 """
 
 from __future__ import annotations
@@ -16,25 +15,15 @@ from hashlib import sha256
 from pathlib import Path
 
 from vq4dit.atomic_file import atomic_path
+from vq4dit.cache_folder import cache_folder
 
 from .manifest import hash_file
 from .plan_job import PlanJob
 
 _log = logging.getLogger(__name__)
 
-CACHE_VARIABLE = "VQ4DIT_CACHE"
-
 #: The oldest plans go when the folder grows above this.
 MAX_CACHE_BYTES = 16 << 30
-
-
-def cache_folder() -> Path:
-    """Where plans are kept; it need not exist."""
-    named = os.environ.get(CACHE_VARIABLE)
-    if named:
-        return Path(named)
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "vq4dit"
 
 
 def plan_key(job: PlanJob, *, environment: dict[str, str]) -> str:

@@ -42,7 +42,12 @@ def open_step_session(
     if manifest.target in PLAN_TARGETS:
         from .trt_session import TrtStepSession
 
-        return TrtStepSession(path, target=manifest.target, build=plan_facts(manifest))
+        return TrtStepSession(
+            path,
+            target=manifest.target,
+            build=plan_facts(manifest),
+            sha256=manifest.files["step"].sha256,
+        )
     return OrtStepSession(
         path,
         library=native_library(manifest),
@@ -64,7 +69,12 @@ def open_decoder_session(
     if manifest.target in PLAN_TARGETS:
         from .trt_session import TrtDecoderSession
 
-        plan = TrtDecoderSession(path, target=manifest.target, build=plan_facts(manifest))
+        plan = TrtDecoderSession(
+            path,
+            target=manifest.target,
+            build=plan_facts(manifest),
+            sha256=manifest.files["decoder"].sha256,
+        )
         return with_tiles(plan, manifest)
     used = tuple(providers or CPU_PROVIDERS)
     return with_tiles(OrtDecoderSession(path, threads=threads, providers=used), manifest)

@@ -13,10 +13,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from vq4dit.cache_folder import cache_folder
 from vq4dit.errors import ArtifactError, BackendUnavailable
 from vq4dit.gpu_build import GpuBuild
 
 from .gpu import Driver, find_driver, sm_name
+from .rtx_kernels import KernelCache
 
 #: Environment variable that names our C++ plugin library.
 LIBRARY_VARIABLE = "VQ4DIT_TENSORRT_LIBRARY"
@@ -33,17 +35,25 @@ class LoadedPlan:
     logger: Any
     runtime: Any
     engine: Any
+    kernel_cache: KernelCache | None = None
     #: What TensorRT said of errors since the plan was loaded.
     errors: list[str] = field(default_factory=list)
 
+    def create_context(self) -> Any:
+        """An execution context; None if there is no memory for it."""
+        if self.kernel_cache is not None:
+            return self.kernel_cache.create_context(self.engine)
+        return self.engine.create_execution_context()
 
-def load_plan(path: Path, target: str, build: GpuBuild) -> LoadedPlan:
+
+def load_plan(path: Path, target: str, build: GpuBuild, sha256: str) -> LoadedPlan:
     """Deserialize a plan.
 
     Args:
         path: the plan.
         target: "tensorrt" or "tensorrt-rtx".
         build: what the manifest says of it.
+        sha256: of the plan, by which kernels that TensorRT-RTX compiles for it are kept.
     Raises:
         BackendUnavailable: module, driver, GPU or plugin missing; another GPU or version than the
             plan was built for; not enough memory.
@@ -61,7 +71,12 @@ def load_plan(path: Path, target: str, build: GpuBuild) -> LoadedPlan:
     engine = runtime.deserialize_cuda_engine(path.read_bytes())
     if engine is None:
         raise refusal(path, target, errors)
-    return LoadedPlan(trt=trt, logger=logger, runtime=runtime, engine=engine, errors=errors)
+    cache = None
+    if target == "tensorrt-rtx":
+        cache = KernelCache(cache_folder() / f"rtx-{sha256[:32]}.kernels")
+    return LoadedPlan(
+        trt=trt, logger=logger, runtime=runtime, engine=engine, kernel_cache=cache, errors=errors
+    )
 
 
 def import_runtime(target: str, build: GpuBuild) -> Any:

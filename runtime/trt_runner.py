@@ -123,6 +123,8 @@ class PlanRunner:
     def close(self) -> None:
         """Free everything; a second call does nothing."""
         self._drop_graph()
+        if self._plan is not None and self._plan.kernel_cache is not None:
+            self._plan.kernel_cache.save()
         self._context = None
         for buffers in self._buffers.values():
             buffers.close()
@@ -135,7 +137,7 @@ class PlanRunner:
     def _bind(self, plan: LoadedPlan) -> None:
         """Make context, stream and buffers for the largest batch, and bind every tensor."""
         cuda = Cuda()
-        self._context = plan.engine.create_execution_context()
+        self._context = plan.create_context()
         if self._context is None:
             raise out_of_gpu_memory("; ".join(plan.errors[-1:]) or "execution context")
         self._stream = Stream(cuda)
@@ -176,11 +178,12 @@ class PlanRunner:
             self._buffers[name].download(stream, self._num_bytes(name))
 
     def _capture(self, stream: Stream) -> Graph | None:
-        """Record the current batch's work; None where the plan cannot be recorded."""
+        """Record the current batch's work; None where the plan cannot be recorded, or not yet.
+
+        TensorRT-RTX compiles kernels for a shape while others already run, and says when it has.
+        """
         is_capturable = getattr(self._context, "is_stream_capturable", None)
-        if is_capturable is not None and not is_capturable(int(stream.handle)):
-            self._can_capture = False
-        if not self._can_capture:
+        if not self._can_capture or (is_capturable and not is_capturable(int(stream.handle))):
             return None
         stream.begin_capture()
         try:

@@ -33,14 +33,15 @@ class TrtStepSession:
         path: the plan.
         target: "tensorrt" or "tensorrt-rtx".
         build: what the manifest says of it.
+        sha256: hash of the plan.
     Raises:
         BackendUnavailable: this machine lacks what the plan needs.
         ArtifactError: the file is not a step plan that TensorRT can load.
     """
 
-    def __init__(self, path: Path, *, target: str, build: GpuBuild) -> None:
+    def __init__(self, path: Path, *, target: str, build: GpuBuild, sha256: str) -> None:
         self._runner = PlanRunner(
-            load_plan(path, target, build),
+            load_plan(path, target, build, sha256),
             inputs=_STEP_INPUTS,
             outputs=_STEP_OUTPUTS,
             optional=_OPTIONAL_INPUTS,
@@ -63,9 +64,9 @@ class TrtStepSession:
 class TrtDecoderSession:
     """The decoder's plan on a GPU; implements `DecoderSession`. Arguments as TrtStepSession."""
 
-    def __init__(self, path: Path, *, target: str, build: GpuBuild) -> None:
+    def __init__(self, path: Path, *, target: str, build: GpuBuild, sha256: str) -> None:
         self._runner = PlanRunner(
-            load_plan(path, target, build), inputs=("latent",), outputs=("image",)
+            load_plan(path, target, build, sha256), inputs=("latent",), outputs=("image",)
         )
 
     def decode(self, latent: Floats) -> Floats:

@@ -196,6 +196,35 @@ class IPluginRegistry:
         return object() if self._loads else None
 
 
+class IRuntimeCache:
+    """Of TensorRT-RTX: kernels as bytes."""
+
+    def __init__(self, machine):
+        self._machine, self._blob = machine, b""
+
+    def deserialize(self, blob):
+        fits = blob.startswith(b"kernels for Orin")
+        self._blob = blob if fits else b""
+        return fits
+
+    def serialize(self):
+        return self._blob or f"kernels for Orin {self._machine.compiled}".encode()
+
+
+class IRuntimeConfig:
+    """Of TensorRT-RTX."""
+
+    def __init__(self, machine):
+        self._machine = machine
+
+    def create_runtime_cache(self):
+        return IRuntimeCache(self._machine)
+
+    def set_runtime_cache(self, cache):
+        self._machine.compiled += not cache._blob  # kernels are compiled where none were kept
+        return True
+
+
 class IExecutionContext:
     """Queues a function of NumPy arrays in the place of kernels."""
 
@@ -266,7 +295,10 @@ class ICudaEngine:
         assert profile_index == 0
         return [(batch, *self._entry(name)[0]) for batch in self._tensors["batch"]]
 
-    def create_execution_context(self):
+    def create_runtime_config(self):
+        return IRuntimeConfig(self.machine)
+
+    def create_execution_context(self, runtime_config=None):
         if self.machine.context_fits:
             return IExecutionContext(self)
         self.machine.say("Requested amount of GPU memory could not be allocated")
@@ -320,6 +352,7 @@ class TensorRtDouble:
     def __init__(self, cuda, compute=None, *, version="11.4.0.106"):
         self.cuda, self.compute, self.__version__ = cuda, compute, version
         self.context_fits, self.fails_to_run, self.library_loads = True, False, True
+        self.compiled = 0
         self.made.append(self)
 
     def say(self, message):

@@ -10,6 +10,7 @@ from importlib import import_module
 from support_tensorrt import import_tensorrt
 
 CLASSES = ("ILogger", "IPluginRegistry", "IExecutionContext", "ICudaEngine", "Runtime")
+RTX_CLASSES = ("IRuntimeConfig", "IRuntimeCache")
 
 
 def docstrings(module):
@@ -20,7 +21,8 @@ def docstrings(module):
             for member in dir(getattr(module, kind))
             if not member.startswith("_")
         }
-        for kind in CLASSES
+        for kind in CLASSES + RTX_CLASSES
+        if hasattr(module, kind)
     }
 
 

@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import pytest
 
+from vq4dit.cache_folder import CACHE_VARIABLE, cache_folder
 from vq4dit.engines import plan_cache
-from vq4dit.engines.plan_cache import cache_folder, fetch_plan, keep_plan, plan_key
+from vq4dit.engines.plan_cache import fetch_plan, keep_plan, plan_key
 from vq4dit.engines.plan_job import PlanJob
 
 ENVIRONMENT = {"builder": "1.7.1", "sm": "sm_87"}
@@ -15,7 +16,7 @@ ENVIRONMENT = {"builder": "1.7.1", "sm": "sm_87"}
 
 @pytest.fixture
 def job(tmp_path, monkeypatch):
-    monkeypatch.setenv(plan_cache.CACHE_VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
     (tmp_path / "step.onnx").write_bytes(b"model")
     (tmp_path / "step.onnx.data").write_bytes(b"weights")
     return PlanJob(
@@ -25,9 +26,9 @@ def job(tmp_path, monkeypatch):
 
 
 def test_folder_by_the_environment(tmp_path, monkeypatch):
-    monkeypatch.setenv(plan_cache.CACHE_VARIABLE, "named")
+    monkeypatch.setenv(CACHE_VARIABLE, "named")
     assert str(cache_folder()) == "named"
-    monkeypatch.delenv(plan_cache.CACHE_VARIABLE)
+    monkeypatch.delenv(CACHE_VARIABLE)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert cache_folder() == tmp_path / "vq4dit"
     monkeypatch.delenv("XDG_CACHE_HOME")
@@ -85,7 +86,7 @@ def test_oldest_plans_go_first(tmp_path, job, monkeypatch):
 
 def test_a_cache_that_cannot_be_written_is_told(tmp_path, job, monkeypatch, caplog):
     (tmp_path / "file").write_bytes(b"")
-    monkeypatch.setenv(plan_cache.CACHE_VARIABLE, str(tmp_path / "file" / "below"))
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "file" / "below"))
     with caplog.at_level(logging.WARNING):
         keep_plan("key", tmp_path / "step.onnx")
     assert "is not kept for another time" in caplog.text

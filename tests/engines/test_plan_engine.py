@@ -10,11 +10,11 @@ import pytest
 from support_export import TINY, decoded, random_source
 from support_vae import make_vae
 
+from vq4dit.cache_folder import CACHE_VARIABLE
 from vq4dit.engines import plan_engine
 from vq4dit.engines.build import build_engine
 from vq4dit.engines.exports import Vae
 from vq4dit.engines.manifest import load_manifest, verify_files
-from vq4dit.engines.plan_cache import CACHE_VARIABLE
 from vq4dit.engines.plan_engine import PlanOptions, decoder_profile, step_profile
 from vq4dit.errors import ArtifactError, BackendUnavailable, OptionError
 from vq4dit.model_config import ModelConfig

@@ -9,6 +9,7 @@ import pytest
 from support_gpu_double import BUILD, DRIVER, CudaDouble, TensorRtDouble, plan_bytes
 from tiny_engine import CONFIG, toy_step, write_step, write_tiny_engine
 
+from vq4dit.cache_folder import CACHE_VARIABLE
 from vq4dit.cli import main
 from vq4dit.engines.manifest import MANIFEST_NAME, file_entry, manifest_to_json
 from vq4dit.errors import ArtifactError, BackendUnavailable, OptionError, Vq4ditError
@@ -18,6 +19,7 @@ from vq4dit.runtime.pipeline import Pipeline
 from vq4dit.runtime.session import StepInputs
 from vq4dit.runtime.trt_session import TrtDecoderSession, TrtStepSession
 
+SHA256 = "ab" * 32
 STEP_INPUTS = [f.name for f in fields(StepInputs)]
 
 
@@ -40,6 +42,12 @@ def toy(inputs):
     return dict(zip(("latent_out", "x_start"), toy_step(StepInputs(**inputs)), strict=True))
 
 
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
 @pytest.fixture
 def machine(monkeypatch):
     """CUDA and TensorRT in the places where sessions look for them."""
@@ -59,7 +67,7 @@ def open_step(tmp_path, machine):
     def open_(*, build=BUILD, target="tensorrt", data=None, **options):
         path = tmp_path / "step.plan"
         path.write_bytes(plan_bytes(CONFIG, **options) if data is None else data)
-        made.append(TrtStepSession(path, target=target, build=build))
+        made.append(TrtStepSession(path, target=target, build=build, sha256=SHA256))
         return made[-1]
 
     yield open_
@@ -157,11 +165,33 @@ def test_a_plan_that_cannot_be_recorded_runs_all_the_same(machine, open_step, ca
 
 def test_rtx_is_asked_whether_it_can_be_recorded(machine, open_step):
     session = open_step(target="tensorrt-rtx")
-    session._runner._context.is_stream_capturable = lambda stream: False
+    answers = iter([False, False, True])
+    session._runner._context.is_stream_capturable = lambda stream: next(answers)
+    for seed in range(4):
+        inputs = step_inputs(1, seed=seed)
+        assert np.array_equal(session.run(inputs)[0], toy_step(inputs)[0])
+    assert machine.cuda.count("cudaStreamBeginCapture") == 1
+    assert machine.cuda.count("execute_async_v3") == 3 + 1  # the last run is a graph's launch
+    assert machine.cuda.count("cudaGraphLaunch") == 1
+
+
+def test_rtx_compiles_its_kernels_once(machine, open_step, cache):
     for _ in range(3):
-        session.run(step_inputs(1))
-    assert machine.cuda.count("cudaStreamBeginCapture") == 0
-    assert machine.cuda.count("execute_async_v3") == 3
+        open_step(target="tensorrt-rtx").close()
+    assert machine.compiled == 1
+    (kept,) = cache.iterdir()
+    assert kept.name == f"rtx-{SHA256[:32]}.kernels" and kept.read_bytes() == b"kernels for Orin 1"
+    kept.write_bytes(b"kernels for Thor")
+    open_step(target="tensorrt-rtx").close()
+    assert machine.compiled == 2 and kept.read_bytes() == b"kernels for Orin 2"
+
+
+def test_kernels_that_cannot_be_kept_are_told(tmp_path, machine, open_step, monkeypatch, caplog):
+    (tmp_path / "file").write_bytes(b"")
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "file" / "below"))
+    with caplog.at_level(logging.WARNING):
+        open_step(target="tensorrt-rtx").close()
+    assert "compiled kernels are not kept" in caplog.text
 
 
 def test_a_plan_without_guidance_lacks_its_weight(open_step):
@@ -193,7 +223,7 @@ def test_decoder_splits_and_fills_batches(tmp_path, machine):
     machine.compute = lambda inputs: {"image": np.tanh(inputs["latent"][:, :3].repeat(2, 3))}
     path = tmp_path / "decoder.plan"
     path.write_bytes(plan_bytes(CONFIG, batch=(2, 2, 4), image_size=[3, 8, 16]))
-    decoder = TrtDecoderSession(path, target="tensorrt", build=BUILD)
+    decoder = TrtDecoderSession(path, target="tensorrt", build=BUILD, sha256=SHA256)
     latent = step_inputs(9).latent
     assert np.array_equal(decoder.decode(latent), np.tanh(latent[:, :3].repeat(2, 3)))
     assert decoder.decode(latent[:1]).shape == (1, 3, 8, 16)
