@@ -56,9 +56,7 @@ def machine(monkeypatch):
 @pytest.fixture
 def session(tmp_path, machine):
     (tmp_path / "step.plan").write_bytes(plan_bytes(CONFIG))
-    made = TrtStepSession(
-        tmp_path / "step.plan", target="tensorrt", build=BUILD, sha256="0" * 64
-    )
+    made = TrtStepSession(tmp_path / "step.plan", target="tensorrt", build=BUILD, sha256="0" * 64)
     yield made
     made.close()
     assert machine.cuda.is_clean()
