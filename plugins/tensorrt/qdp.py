@@ -54,15 +54,16 @@ def register_plugins(sm: int, *, compile_kernel: CompileKernel = compile_ptx) ->
     """Make the ops known to TensorRT's builder and ONNX parser in this process, for one GPU.
 
     Args:
-        sm: compute capability of the GPU that the engine is built on and for, such as 87.
+        sm: compute capability of the GPU that the engine is built on and for, such as 87. One that
+            the kernels are not compiled for gets the PTX of the newest below it.
         compile_kernel: configuration and sm to PTX.
     Raises:
         BackendUnavailable: `tensorrt` is not installed, or older than 10.9.
-        OptionError: no kernels are made for sm, or plugins for another sm were registered before.
+        OptionError: sm is too old, or plugins for another sm were registered before.
     """
-    if sm not in SMS:
+    if sm < SMS[0]:
         raise OptionError(
-            f"sm is {sm}, the kernels are made for {', '.join(map(str, SMS))}; "
+            f"sm is {sm}, the kernels need {SMS[0]} (Ampere) or newer; "
             "build for --target cpu or onnx instead"
         )
     if sm in _registered:
@@ -73,8 +74,10 @@ def register_plugins(sm: int, *, compile_kernel: CompileKernel = compile_ptx) ->
             "build for another GPU in a process of its own"
         )
     bindings = _import_bindings()
+    ptx_sm = max(known for known in SMS if known <= sm)
     for op in schema.OPS.values():
-        _register(bindings, _Node(bindings=bindings, op=op, sm=sm, compile_kernel=compile_kernel))
+        node = _Node(bindings=bindings, op=op, sm=ptx_sm, compile_kernel=compile_kernel)
+        _register(bindings, node)
     _registered.append(sm)
 
 
@@ -191,7 +194,7 @@ class _Node:
         if dtype.name not in _DTYPES:
             raise OptionError(
                 f"{self.op.name}: {name} has type {dtype.name}, the GPU kernels take HALF "
-                "(float16) and BF16; build with --dtype fp16 or bf16"
+                "(float16) and BF16; build with --weights fp16 or bf16"
             )
         return dtype
 

@@ -270,3 +270,22 @@ extern "C" __attribute__((visibility("default"))) int walk(const char* op) {
   std::fflush(stdout);
   return 0;
 }
+
+// A float32 node: the status of the first question that is refused.
+extern "C" __attribute__((visibility("default"))) int refuse(const char* op) {
+  void* library = dlopen("libnvinfer.so.11", RTLD_LAZY | RTLD_NOLOAD);
+  auto* get_registry = reinterpret_cast<IPluginRegistry* (*)()>(dlsym(library, "getPluginRegistry"));
+  IPluginV3* plugin = create(get_registry(), op);
+  if (!plugin) return 100;
+  auto* build = static_cast<IPluginV3QuickAOTBuild*>(
+      plugin->getCapabilityInterface(PluginCapabilityType::kBUILD));
+  std::vector<DataType> types;
+  std::vector<int32_t> ranks;
+  for (const Tensor& input : inputs_of(op)) {
+    types.push_back(input.type == DataType::kHALF ? DataType::kFLOAT : input.type);
+    ranks.push_back(static_cast<int32_t>(input.sizes.size()));
+  }
+  DataType output{};
+  return build->getOutputDataTypes(&output, 1, types.data(), ranks.data(),
+                                   static_cast<int32_t>(types.size()));
+}

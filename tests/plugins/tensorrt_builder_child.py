@@ -5,6 +5,7 @@ Arguments: the library, the compute capability. A process of its own, see suppor
 
 import ctypes
 import json
+import os
 import sys
 
 from support_tensorrt import import_tensorrt
@@ -20,4 +21,9 @@ statuses = {}
 for op in OPS:
     print("op", op, flush=True)
     statuses[op] = library.walk(op.encode())
+
+# What the builder's user reads where a node is refused.
+os.dup2(1, 2)
+print("op refused", flush=True)
+statuses["refused"] = library.refuse(b"CodebookGemm")
 print(json.dumps(statuses), flush=True)

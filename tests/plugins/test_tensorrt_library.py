@@ -207,7 +207,7 @@ def test_refusals_say_what_is_wrong(seen):
         "group_order is 3, needed 0, 1 or 2",
         "attribute sub_vector_len is missing",
         "no attributes were given",
-        "the GPU kernels take float16 or bfloat16; export with --dtype fp16 or bf16",
+        "the GPU kernels take float16 or bfloat16; export with --weights fp16 or bf16",
         "the engine was built with a kernel (tactic 7) that this library does not have",
     ):
         assert text in log

@@ -72,7 +72,7 @@ CASES = {
 REFUSED = {
     "float32": (
         case(GEMM, "FLOAT"),
-        r"CodebookGemm: x has type FLOAT, the GPU kernels take HALF .* build with --dtype fp16",
+        r"CodebookGemm: x has type FLOAT, the GPU kernels take HALF .* build with --weights fp16",
     ),
     "mixed types": (
         case(GEMM, bias=["FLOAT", [OUT]]),
@@ -222,9 +222,17 @@ def test_refusals_say_what_is_wrong(walked, name):
     assert re.search(message, walked[name].get("error", "nothing was refused")), walked[name]
 
 
-def test_an_unknown_gpu_is_refused():
-    with pytest.raises(OptionError, match="sm is 75, the kernels are made for 80, 86, 87"):
+def test_an_old_gpu_is_refused():
+    with pytest.raises(OptionError, match=r"sm is 75, the kernels need 80 \(Ampere\) or newer"):
         register_plugins(75)
+
+
+@needs_bindings
+def test_an_unknown_gpu_gets_the_newest_ptx_below_it(tmp_path):
+    path = tmp_path / "cases.json"
+    path.write_text(json.dumps({"sm": 103, "cases": [CASES["decode"]]}))
+    (found,) = run_with_bindings(DRIVER, str(path))
+    assert re.search(r"^\.target\s+sm_100\b", found["launches"][0]["ptx"], re.M)
 
 
 def test_tactic_numbers_are_distinct_and_positive():

@@ -57,7 +57,7 @@ def walked(tmp_path_factory):
         HERE / "tensorrt_builder_child.py", str(library), str(SM), lines=lines
     )
     found, op = {None: statuses}, ""
-    for name, *words in (line.split() for line in lines[:-1]):
+    for name, *words in (line.split() for line in lines[:-1] if line.strip()):
         if name == "op":
             op = words[0]
         found.setdefault(op, {}).setdefault(name, []).append(words)
@@ -71,7 +71,16 @@ def kernels(op):
 
 
 def test_every_question_is_answered(walked):
-    assert walked[None] == {op.name: 0 for op in schema.OPS.values()}
+    statuses = dict(walked[None])
+    assert statuses.pop("refused") != 0
+    assert statuses == {op.name: 0 for op in schema.OPS.values()}
+
+
+def test_float32_is_refused_in_words(walked):
+    """TensorRT prints a plugin's exception: the user reads what to do."""
+    told = " ".join(" ".join([name, *w]) for name, ws in walked["refused"].items() for w in ws)
+    assert "CodebookGemm: x has type FLOAT, the GPU kernels take HALF (float16) and BF16" in told
+    assert "build with --weights fp16 or bf16" in told
 
 
 @pytest.mark.parametrize("op", schema.OPS.values(), ids=lambda op: op.name)

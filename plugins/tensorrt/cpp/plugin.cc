@@ -168,7 +168,7 @@ int32_t CodebookPlugin::getOutputDataTypes(DataType* outputs, int32_t num_output
   }
   if (!read_element(inputs[0], &element)) {
     log_error(std::string(op_name(op_)) +
-              ": the GPU kernels take float16 or bfloat16; export with --dtype fp16 or bf16");
+              ": the GPU kernels take float16 or bfloat16; export with --weights fp16 or bf16");
     return kFailure;
   }
   outputs[0] = required_type(op_, num_inputs(op_), inputs[0]);
