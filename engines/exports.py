@@ -35,6 +35,7 @@ def export_step(
         cfg=cfg,
         cfg_channels=cfg_channels,
         assignment_layout=target.assignment_layout,
+        fuse_adaln=target.fuse_adaln,
         weights=weights,
     )
     check_model(model.path)
