@@ -12,8 +12,6 @@ schema.py. Shape rules, conditions and launch sizes come from the op's own modul
 
 from __future__ import annotations
 
-import importlib
-import inspect
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,15 +19,17 @@ from functools import partial
 from types import GenericAlias
 from typing import Any, Union
 
-from vq4dit.errors import BackendUnavailable, OptionError, ShapeError
+from vq4dit.errors import OptionError
 
 from .. import schema
 from ..cuda.compile import SMS, compile_ptx
 from ..cuda.configuration import KernelConfiguration
 from ..cuda.launch import launch_geometry, rows_per_block
 from ..cuda.parameters import SCALAR, kernel_parameters
-from ..layout import AssignmentLayout, Layout
+from ..layout import AssignmentLayout
+from .bindings import Bindings, import_bindings, with_signature
 from .kernel_choice import kernel_of_tactic, kernels_for, tactic_number
+from .node_sizes import check_weights, kernel_sizes
 
 _log = logging.getLogger(__name__)
 
@@ -40,9 +40,6 @@ _COMBINATION_NAMES = {name: combination for name, (_, combination) in _DTYPES.it
 #: Inputs and outputs that are float32 in every model, and the one that holds bytes.
 _FLOAT32 = ("residual",)
 _BYTES = "assignments"
-
-#: The first version whose Python bindings have ahead-of-time plugins.
-_FIRST_VERSION = "10.9"
 
 #: Compute capability that plugins were registered for in this process; TensorRT keeps them.
 _registered: list[int] = []
@@ -73,7 +70,7 @@ def register_plugins(sm: int, *, compile_kernel: CompileKernel = compile_ptx) ->
             f"plugins for sm_{_registered[0]} are registered already, not for sm_{sm}; "
             "build for another GPU in a process of its own"
         )
-    bindings = _import_bindings()
+    bindings = import_bindings()
     ptx_sm = max(known for known in SMS if known <= sm)
     for op in schema.OPS.values():
         node = _Node(bindings=bindings, op=op, sm=ptx_sm, compile_kernel=compile_kernel)
@@ -82,18 +79,10 @@ def register_plugins(sm: int, *, compile_kernel: CompileKernel = compile_ptx) ->
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Bindings:
-    """`tensorrt` and `tensorrt.plugin`, which have no types."""
-
-    trt: Any
-    plugin: Any
-
-
-@dataclass(frozen=True, kw_only=True)
 class _Node:
     """What TensorRT asks about a node of one op; the attributes come with every question."""
 
-    bindings: _Bindings
+    bindings: Bindings
     op: schema.OpSchema
     sm: int
     compile_kernel: CompileKernel
@@ -109,7 +98,7 @@ class _Node:
         layout = schema.layout_from_attributes(attributes)
         dtype = self._element_type(inputs)
         self._check_types(inputs, dtype)
-        _check_weights(self.op, layout, inputs)
+        check_weights(self.op, layout, inputs)
         from_shape = self.bindings.plugin.from_shape_expr
         axis = 0 if layout.assignment_layout == AssignmentLayout.ROWS else 1
         out_features = inputs["assignments"].shape_expr[axis]
@@ -136,7 +125,7 @@ class _Node:
         """Name, PTX, launch size and integer arguments of the kernel that a tactic names."""
         inputs, attributes, (_, tactic) = self._split(arguments, num_behind=2)
         kernel = kernel_of_tactic(self._kernels(inputs, attributes), tactic)
-        sizes = _sizes(self.op, schema.layout_from_attributes(attributes), inputs)
+        sizes = kernel_sizes(self.op, schema.layout_from_attributes(attributes), inputs)
         _log.info("compiling %s for sm_%d", kernel.name, self.sm)
         return (
             kernel.name,
@@ -214,79 +203,7 @@ def _combination_name(name: str, element: str) -> str:
     return "INT8" if name == _BYTES else "FP32" if name in _FLOAT32 else element
 
 
-def _check_weights(op: schema.OpSchema, layout: Layout, inputs: dict[str, Any]) -> None:
-    """Check the shapes of the weights, where TensorRT tells them; it asks once without."""
-    names = [n for n in ("codebook", "assignments", "bias") if n in inputs]
-    shapes = {name: _known_shape(inputs[name]) for name in names}
-    codebook, assignments = shapes["codebook"], shapes["assignments"]
-    if codebook is None or assignments is None:
-        return
-    weight = schema.output_shape(schema.CODEBOOK_DECODE, layout, [codebook, assignments])
-    if "bias" in shapes and shapes["bias"] not in (None, weight[:1]):
-        raise ShapeError(f"{op.name}: bias has shape {shapes['bias']}, needed {weight[:1]}")
-    if "x" in inputs and _known_size(inputs["x"], -1) not in (None, layout.in_features):
-        raise ShapeError(
-            f"{op.name}: x has rows of {_known_size(inputs['x'], -1)}, needed {layout.in_features}"
-        )
-
-
-def _sizes(op: schema.OpSchema, layout: Layout, inputs: dict[str, Any]) -> dict[str, Any]:
-    """What the kernels' integers are called -> a number, or a formula over dynamic sizes.
-
-    Raises:
-        ShapeError: a weight's shape is not known when the engine is built.
-    """
-    codebook, assignments = (_known_shape(inputs[n]) for n in ("codebook", "assignments"))
-    if codebook is None or assignments is None:
-        raise ShapeError(f"{op.name}: codebook and assignments must be constants of the network")
-    sizes: dict[str, Any] = {
-        "out_features": layout.out_features_from(assignments),
-        "in_features": layout.in_features,
-        "row_groups": codebook[0],
-    }
-    if op is schema.CODEBOOK_DECODE:
-        return sizes
-    rows = [inputs["x"].shape_expr[i] for i in range(inputs["x"].ndim - 1)]
-    m: Any = 1
-    for size in rows:
-        m = size * m
-    sizes["m"] = m
-    if op is schema.CODEBOOK_GEMM_RESIDUAL:
-        sizes["sequence"] = rows[1]
-    return sizes
-
-
-def _known_shape(tensor: Any) -> tuple[int, ...] | None:
-    """The shape, None where any size is not known."""
-    sizes = [_known_size(tensor, axis) for axis in range(tensor.ndim)]
-    return None if None in sizes else tuple(int(size) for size in sizes if size is not None)
-
-
-def _known_size(tensor: Any, axis: int) -> int | None:
-    size = tensor.shape_expr[axis]
-    if size.is_fake or not size.is_constant:
-        return None
-    return int(size.constant_value())
-
-
-def _import_bindings() -> _Bindings:
-    """TensorRT's bindings, if they have ahead-of-time plugins."""
-    try:
-        trt = importlib.import_module("tensorrt")
-    except ImportError as error:
-        raise BackendUnavailable(
-            f"module tensorrt cannot be imported ({error}); install it from NVIDIA's index, or "
-            "build with --target cpu"
-        ) from None
-    if not hasattr(trt, "QuickPluginCreationRequest"):
-        raise BackendUnavailable(
-            f"TensorRT {trt.__version__} has no ahead-of-time plugins, needed {_FIRST_VERSION} or "
-            "newer; use the C++ plugin library (docs/tensorrt.md)"
-        )
-    return _Bindings(trt=trt, plugin=importlib.import_module("tensorrt.plugin"))
-
-
-def _register(bindings: _Bindings, node: _Node) -> None:
+def _register(bindings: Bindings, node: _Node) -> None:
     """Hand the three functions over, with signatures that the bindings can read."""
     plugin, op = bindings.plugin, node.op
     tensor = plugin.TensorDesc
@@ -297,24 +214,7 @@ def _register(bindings: _Bindings, node: _Node) -> None:
     text = Union[str, bytes]  # noqa: UP007 - the bindings of 10.9 know no other spelling
     compiled = GenericAlias(tuple, (text, text, plugin.KernelLaunchParams, plugin.SymIntExprs))
     name = f"{schema.PLUGIN_NAMESPACE}::{op.name}"
-    signed = partial(_with_signature, parameters=inputs | attributes)
+    signed = partial(with_signature, parameters=inputs | attributes)
     plugin.register(name)(signed(node.describe, more={}, returns=tensor))
     plugin.autotune(name)(signed(node.autotune, more=outputs, returns=combinations))
     plugin.aot_impl(name)(signed(node.compile, more=outputs | {"tactic": int}, returns=compiled))
-
-
-def _with_signature(
-    function: Callable[..., Any], *, parameters: dict[str, Any], more: dict[str, Any], returns: Any
-) -> Callable[..., Any]:
-    """A function of these parameters, by place or by name, that calls `function`."""
-
-    def call(*values: Any, **named: Any) -> Any:
-        return function(*values, **named)
-
-    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-    described = [
-        inspect.Parameter(name, kind, annotation=annotation)
-        for name, annotation in (parameters | more).items()
-    ]
-    call.__signature__ = inspect.Signature(described, return_annotation=returns)  # type: ignore[attr-defined]
-    return call
