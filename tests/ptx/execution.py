@@ -32,7 +32,7 @@ class Execution:
         self.instructions = program.kernel.instructions
         self.place = np.zeros(machine.num_threads, np.int32)
         self.has_exited = ~machine.geometry.exists
-        self.barriers = Barriers(machine.geometry, machine.shared.ordering)
+        self.barriers = Barriers(machine.geometry, machine.ordering)
         self.is_held = np.zeros(machine.num_threads, bool)
 
     def run(self) -> None:

@@ -112,6 +112,7 @@ def _machine(
     num_registers = program.kernel.num_registers
     return Machine(
         geometry=geometry,
+        ordering=ordering,
         registers=[None] * num_registers,
         undefined=dict.fromkeys(range(num_registers), never),
         carry=np.zeros(geometry.num_threads, bool),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -10,6 +10,7 @@ from ptx.async_groups import AsyncGroups
 from ptx.geometry import Geometry
 from ptx.global_memory import GlobalAccess
 from ptx.local_memory import LocalMemory
+from ptx.ordering import Ordering
 from ptx.shared_memory import SharedMemory
 from ptx.statistics import Statistics
 
@@ -31,9 +32,11 @@ class Machine:
         carry: carry flags of add.cc and its kin.
         parameters: parameter memory.
         symbols: addresses of variables, each in its own space.
+        matrices: operands of tensor cores that were taken out of registers last.
     """
 
     geometry: Geometry
+    ordering: Ordering
     registers: list[np.ndarray | None]
     undefined: dict[int, np.ndarray]
     carry: np.ndarray
@@ -44,6 +47,7 @@ class Machine:
     local: LocalMemory
     async_groups: AsyncGroups
     statistics: Statistics
+    matrices: dict[tuple, tuple[np.ndarray, list[np.ndarray]]] = field(default_factory=dict)
 
     @property
     def num_threads(self) -> int:

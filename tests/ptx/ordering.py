@@ -1,9 +1,9 @@
 """Which accesses happen before which: one vector clock per warp.
 
-Each warp counts its own barriers. Its vector clock tells, for every warp of its block, up to which
-of that warp's counts everything is known to have happened. An access is ordered after an earlier
-one where the earlier one's count is not above what the accessing warp knows of the earlier warp;
-otherwise the two race. Threads of one warp count as ordered, as they run in step here.
+Each warp counts the barriers that it passes, its own ones too. Its vector clock tells, for every
+warp of its block, up to which of that warp's counts everything is known to have happened. An access
+is ordered after an earlier one where the earlier one's count is not above what the accessing warp
+knows of the earlier warp; otherwise the two race.
 Source: C. Flanagan, S. N. Freund, "FastTrack: Efficient and Precise Dynamic Race Detection",
 PLDI 2009.
 """
@@ -18,7 +18,13 @@ _ALWAYS = np.iinfo(np.int32).max
 
 
 class Ordering:
-    """Vector clocks of a group's warps; clock 0 means never."""
+    """Vector clocks of a group's warps; clock 0 means never.
+
+    Attributes:
+        now: (warps of the group,) each warp's own count.
+        known: (warps of the group, warps of a block) each warp's vector clock.
+        known_to_all: everything up to this count is ordered before all that comes.
+    """
 
     def __init__(self, geometry: Geometry) -> None:
         self.warps_per_block = geometry.warps_per_block
@@ -27,6 +33,7 @@ class Ordering:
         self.known = np.zeros((num_warps, self.warps_per_block), np.int32)
         own = np.arange(num_warps)
         self.known[own, own % self.warps_per_block] = _ALWAYS
+        self.known_to_all = 0
 
     def synchronise(self, warps: np.ndarray) -> None:
         """Everything that these warps of one block did so far happens before what they do next."""
@@ -37,4 +44,10 @@ class Ordering:
         joined = everything.max(axis=0)
         self.known[warps] = joined
         self.known[warps, local] = _ALWAYS
+        self.advance(warps)
+        # A warp knows all of itself, but its lanes only what was before its last barrier.
+        self.known_to_all = min(int(self.known.min()), int(self.now.min()) - 1)
+
+    def advance(self, warps: np.ndarray) -> None:
+        """What each of these warps did so far happens before what it does itself next."""
         self.now[warps] += 1

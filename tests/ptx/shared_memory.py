@@ -1,7 +1,7 @@
-"""Shared memory of a group's blocks: contents, who touched what, and copies under way.
+"""Shared memory of a group's blocks: contents, bounds, and copies under way.
 
-State is kept for granules: the smallest width that the kernel accesses, so that every access covers
-whole granules.
+Its state is kept for granules: the smallest width that the kernel accesses, so that every access
+covers whole granules. shared_order.py finds races.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from ptx.faults import Fault, first
 from ptx.geometry import Geometry
 from ptx.ordering import Ordering
 from ptx.scalar_types import ScalarType
+from ptx.shared_order import SharedOrder
 
 _ALIGNMENT = 128
 #: Fresh shared memory, and the target of a copy under way: NaN in every float format.
@@ -30,30 +31,30 @@ class SharedMemory:
         self.num_bytes = num_bytes
         self.granule = granule
         self.geometry = geometry
-        self.ordering = ordering
         self.stride = -(-max(num_bytes, 1) // _ALIGNMENT) * _ALIGNMENT
         total = self.stride * geometry.num_blocks
         self.raw = np.full(total, _POISON, np.uint8)
         granules = total // granule
-        self.write_clock = np.zeros(granules, np.int32)
-        self.write_warp = np.zeros(granules, np.int32)
-        self.read_clock = np.zeros((granules, geometry.warps_per_block), np.int32)
+        self.order = SharedOrder(granules, granule, self.stride, geometry, ordering)
         self.under_way = np.zeros(granules, bool)
         self.num_under_way = 0
 
     def load(
         self, addresses: np.ndarray, scalar_type: ScalarType, count: int, threads: np.ndarray
-    ) -> list[np.ndarray]:
+    ) -> np.ndarray:
         """Read `count` neighbours of a type at each address of the active threads.
 
+        Returns:
+            (n, count).
         Raises:
             Fault: misaligned, out of bounds, never written, racing, or still being copied to.
         """
-        size = scalar_type.num_bytes
-        starts = self._place(addresses, size * count, threads)
-        self._note_read(starts, size * count, threads)
-        elements = self.raw.view(scalar_type.dtype)
-        return [elements[starts // size + number] for number in range(count)]
+        num_bytes = scalar_type.num_bytes * count
+        starts = self._place(addresses, num_bytes, threads)
+        granules = self._granules(starts, num_bytes)
+        self._check_under_way(granules, threads, "read")
+        self.order.note_read(granules, threads)
+        return self.raw.view(scalar_type.dtype).reshape(-1, count)[starts // num_bytes]
 
     def store(
         self, addresses: np.ndarray, values: Sequence[np.ndarray], threads: np.ndarray
@@ -79,7 +80,8 @@ class SharedMemory:
         size = scalar_type.num_bytes
         starts = self._place(addresses, size, threads)
         granules = self._granules(starts, size)
-        self._check_written(granules, threads)
+        self._check_under_way(granules, threads, "update")
+        self.order.check_written(granules, threads)
         elements = self.raw.view(scalar_type.dtype)
         old = np.empty(len(threads), scalar_type.dtype)
         for place, start in enumerate(starts // size):
@@ -112,9 +114,7 @@ class SharedMemory:
         self.raw[starts[:, None] + np.arange(num_bytes)] = data
         self.under_way[granules] = False
         self.num_under_way -= granules.size
-        warps = self.geometry.warp[threads]
-        self.write_clock[granules] = self.ordering.now[warps][:, None]
-        self.write_warp[granules] = self.geometry.warp_in_block[threads][:, None]
+        self.order.record_write(granules, threads)
 
     def _place(self, addresses: np.ndarray, num_bytes: int, threads: np.ndarray) -> np.ndarray:
         """Addresses in a block -> places in the group's memory."""
@@ -141,31 +141,10 @@ class SharedMemory:
     def _granules(self, starts: np.ndarray, num_bytes: int) -> np.ndarray:
         return (starts // self.granule)[:, None] + np.arange(num_bytes // self.granule)
 
-    def _note_read(self, starts: np.ndarray, num_bytes: int, threads: np.ndarray) -> None:
-        granules = self._granules(starts, num_bytes)
-        self._check_under_way(granules, threads, "read")
-        self._check_written(granules, threads)
-        warps = self.geometry.warp[threads]
-        self._check_after_write(granules, warps, threads, "read")
-        warp_in_block = self.geometry.warp_in_block[threads]
-        self.read_clock[granules, warp_in_block[:, None]] = self.ordering.now[warps][:, None]
-
     def _note_write(self, starts: np.ndarray, num_bytes: int, threads: np.ndarray) -> np.ndarray:
         granules = self._granules(starts, num_bytes)
         self._check_under_way(granules, threads, "write")
-        warps = self.geometry.warp[threads]
-        self._check_after_write(granules, warps, threads, "write")
-        racing = self.read_clock[granules] > self.ordering.known[warps][:, None, :]
-        if racing.any():
-            raise self._race(
-                racing.any(axis=2), granules, threads, "write after another warp's read"
-            )
-        warp_in_block = self.geometry.warp_in_block[threads]
-        self.write_clock[granules] = self.ordering.now[warps][:, None]
-        self.write_warp[granules] = warp_in_block[:, None]
-        if (self.write_warp[granules] != warp_in_block[:, None]).any():
-            racing = self.write_warp[granules] != warp_in_block[:, None]
-            raise self._race(racing, granules, threads, "write by two warps at once")
+        self.order.note_write(granules, threads)
         return granules
 
     def _check_under_way(self, granules: np.ndarray, threads: np.ndarray, what: str) -> None:
@@ -173,26 +152,9 @@ class SharedMemory:
             place = first(failed)
             raise Fault(
                 FailureKind.ASYNC_NOT_WAITED,
-                f"{what} of shared byte {self._address(granules, failed)} before cp.async.wait",
+                f"{what} before cp.async.wait, shared byte {self.order.address(granules, failed)}",
                 thread=int(threads[place]),
             )
-
-    def _check_written(self, granules: np.ndarray, threads: np.ndarray) -> None:
-        failed = self.write_clock[granules] == 0
-        if failed.any():
-            raise Fault(
-                FailureKind.UNINITIALISED_SHARED,
-                f"read of shared byte {self._address(granules, failed)}, never written",
-                thread=int(threads[first(failed)]),
-            )
-
-    def _check_after_write(
-        self, granules: np.ndarray, warps: np.ndarray, threads: np.ndarray, what: str
-    ) -> None:
-        known = self.ordering.known[warps[:, None], self.write_warp[granules]]
-        racing = self.write_clock[granules] > known
-        if racing.any():
-            raise self._race(racing, granules, threads, f"{what} after another warp's write")
 
     def _check_one_value(
         self, starts: np.ndarray, values: Sequence[np.ndarray], threads: np.ndarray
@@ -209,15 +171,3 @@ class SharedMemory:
                     "two threads of a warp write different values to one place",
                     thread=int(threads[first(lost)]),
                 )
-
-    def _race(
-        self, racing: np.ndarray, granules: np.ndarray, threads: np.ndarray, what: str
-    ) -> Fault:
-        return Fault(
-            FailureKind.RACE,
-            f"{what} without a barrier, shared byte {self._address(granules, racing)}",
-            thread=int(threads[first(racing)]),
-        )
-
-    def _address(self, granules: np.ndarray, failed: np.ndarray) -> int:
-        return int(granules[failed][0]) * self.granule % self.stride

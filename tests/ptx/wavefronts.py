@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from ptx.geometry import WARP_SIZE
-
 _NUM_BANKS = 32
 _WORD = 4
 
@@ -25,18 +23,19 @@ def count_wavefronts(addresses: np.ndarray, num_bytes: int, threads: np.ndarray)
         num_bytes: width of one thread's access.
         threads: (n,) the threads' places in the group.
     """
-    per_request = min(WARP_SIZE, WARP_SIZE * _WORD // num_bytes)
-    words_each = max(1, num_bytes // _WORD)
-    request = threads // per_request
+    # Whole accesses lie side by side in the banks: units of their width instead of single words.
+    unit = max(num_bytes, _WORD)
+    num_banks = _NUM_BANKS * _WORD // unit
+    request = threads // num_banks
     request = request - request[0]
-    words = (addresses.astype(np.int64) // _WORD)[:, None] + np.arange(words_each)
-    # One number per (request, bank, word), so that equal words of a request fall together.
-    key = ((request[:, None] * _NUM_BANKS + words % _NUM_BANKS << 32) + words).reshape(-1)
+    units = addresses.astype(np.int64) // unit
+    # One number per (request, bank, unit), so that equal units of a request fall together.
+    key = (request * num_banks + units % num_banks << 32) + units
     key.sort()
     is_new = np.empty(len(key), bool)
     is_new[0] = True
     np.not_equal(key[1:], key[:-1], out=is_new[1:])
     num_requests = int(request[-1]) + 1
-    words_of_bank = np.bincount(key[is_new] >> 32, minlength=num_requests * _NUM_BANKS)
-    found = words_of_bank.reshape(num_requests, _NUM_BANKS).max(axis=1)
+    units_of_bank = np.bincount(key[is_new] >> 32, minlength=num_requests * num_banks)
+    found = units_of_bank.reshape(num_requests, num_banks).max(axis=1)
     return int(found.sum()), int(np.count_nonzero(found))

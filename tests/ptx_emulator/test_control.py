@@ -135,20 +135,20 @@ def test_traps_name_their_thread():
     )
 
 
-LOOPS = """mov.u32 %x, 0;
+LOOPS = """mov.u32 %x, 0; setp.eq.u32 %q, %thread, 0;
 $outer:
     mov.u32 %y, 0;
 $inner:
-    st.shared.b32 [tile], 1;
+    @%q st.shared.b32 [tile], 1;
     fma.rn.f32 %z, 0f3F800000, 0f3F800000, 0f3F800000;
     add.u32 %y, %y, 1;
     setp.lt.u32 %p, %y, 5;
     @%p bra $inner;
-    st.shared.b32 [tile], 1;
+    @%q st.shared.b32 [tile], 1;
     add.u32 %x, %x, 1;
     setp.lt.u32 %p, %x, 3;
     @%p bra $outer;
-    st.shared.b32 [tile], 1;"""
+    @%q st.shared.b32 [tile], 1;"""
 
 
 def test_counts_belong_to_loops():

@@ -190,6 +190,13 @@ def test_matrix_instructions_need_the_whole_warp():
     assert caught.value.kind is FailureKind.DIVERGENT_WARP
 
 
+def test_matrix_instructions_need_whole_warps_in_the_block():
+    body = """mov.u32 %x, tile;
+    ldmatrix.sync.aligned.m8n8.x1.shared.b16 {d0}, [%x];"""
+    with pytest.raises(KernelFailure, match="last warp is not whole"):
+        run_body(body, [np.zeros(1)], block=40, declarations=SHARED)
+
+
 @pytest.mark.parametrize(
     ("shape", "left", "right", "registers"),
     [

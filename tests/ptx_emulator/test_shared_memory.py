@@ -63,10 +63,31 @@ def test_two_warps_may_not_write_one_word_in_one_instruction():
 
 
 def test_threads_of_a_warp_may_write_one_word_only_alike():
-    same = "mov.u32 %mine, tile; st.shared.b32 [%mine], 5;"
+    same = "mov.u32 %mine, tile; st.shared.b32 [%mine], 5; bar.warp.sync -1;"
     y, _ = run(same, "ld.shared.b32 %x, [%mine];", KEEP, block=32)
     np.testing.assert_array_equal(y, 5)
     assert failure("mov.u32 %mine, tile;", WRITE, block=32) is FailureKind.RACE
+
+
+WARP_BARRIER = "bar.warp.sync 0xffffffff;"
+MIRROR = "xor.b32 %y, %thread, 31; mov.u32 %x, tile; mad.lo.u32 %other, %y, 4, %x;"
+
+
+def test_lanes_of_a_warp_need_a_barrier_of_the_warp():
+    y, _ = run(WRITE, MIRROR, WARP_BARRIER, READ, KEEP)
+    np.testing.assert_array_equal(y, np.arange(64) ^ 31)
+    assert failure(WRITE, MIRROR, READ, KEEP) is FailureKind.RACE
+    assert failure(WRITE, MIRROR, WARP_BARRIER, READ, WRITE) is FailureKind.RACE
+    run(WRITE, MIRROR, WARP_BARRIER, READ, WARP_BARRIER, WRITE)
+    # All lanes read one word; then one of them, which has read it too, writes it.
+    broadcast = "mov.u32 %other, tile;" + READ + "setp.eq.u32 %q, %thread, 0;"
+    again = "@%q st.shared.b32 [%other], 1;"
+    one_warp = {"block": 32}
+    assert failure(WRITE, WARP_BARRIER, broadcast, again, **one_warp) is FailureKind.RACE
+    run(WRITE, WARP_BARRIER, broadcast, WARP_BARRIER, again, **one_warp)
+    # It orders no other warp.
+    far = "xor.b32 %y, %thread, 63; mad.lo.u32 %other, %y, 4, %x;"
+    assert failure(WRITE, WARP_BARRIER, MIRROR, far, READ) is FailureKind.RACE
 
 
 def test_neighbouring_halves_of_a_word_do_not_race():
@@ -226,7 +247,7 @@ def test_wavefronts(width, stride, expected):
     target = f"{{{items}}}" if lanes > 1 else ("%at" if width == "b64" else "%x")
     body = f"""mov.u32 %x, tile; mad.lo.u32 %mine, %thread, {stride}, %x;
     mov.u32 %y, 0; mov.u32 %other, 0; mov.u32 %warp, 0; mov.u64 %at, 0; mov.u32 %x, 0;
-    st.shared.{width} [%mine], {target}; ld.shared.{width} {target}, [%mine];"""
+    st.shared.{width} [%mine], {target}; bar.warp.sync -1; ld.shared.{width} {target}, [%mine];"""
     report = run_body(body, [np.zeros(1)], declarations=DECLARATIONS)
     for name in ("st.shared", "ld.shared"):
         assert report.wavefronts(name).found == expected

@@ -29,6 +29,7 @@ from ptx.syntax import Instruction
 _B32 = TYPES["b32"]
 _GROUPS, _PLACES = 8, 4
 _ROW_BYTES = 16
+_KEPT_MATRICES = 32
 
 
 def multiply_accumulate(instruction: Instruction) -> Operation:
@@ -54,8 +55,8 @@ def multiply_accumulate(instruction: Instruction) -> Operation:
 
     def operation(machine: Machine, mask: Mask) -> None:
         require_whole_warps(machine, mask)
-        left = _left_matrix(machine, reads_a, decode, depth_halves)
-        right = _right_matrix(machine, reads_b, decode, depth_halves)
+        left = _matrix(machine, reads_a, decode, _left_matrix)
+        right = _matrix(machine, reads_b, decode, _right_matrix)
         product = np.matmul(left, right)  # (warps, 16, 8)
         # (warps, i, g, t, e) -> (i, warps, g, t, e)
         parts = product.reshape(-1, 2, _GROUPS, _PLACES, 2).transpose(1, 0, 2, 3, 4)
@@ -76,28 +77,36 @@ def _whole(machine: Machine, read: Read) -> np.ndarray:
     return value if value.ndim else np.full(machine.num_threads, value)
 
 
-def _stacked(machine: Machine, reads: list[Read]) -> np.ndarray:
-    """(len(reads) * num_threads,) registers one after the other."""
-    words = np.empty((len(reads), machine.num_threads), np.uint32)
-    for row, read in zip(words, reads, strict=True):
-        row[:] = read(machine)
-    return words.reshape(-1)
+def _matrix(machine: Machine, reads: list[Read], decode, arrange) -> np.ndarray:
+    """A matrix of every warp, float32, out of its registers; those used last are kept.
+
+    A fragment serves several products, and registers are never changed in place: the same arrays
+    are the same matrix.
+    """
+    words = [_whole(machine, read) for read in reads]
+    key = (arrange, decode, *map(id, words))
+    kept = machine.matrices.get(key)
+    if kept is not None:
+        return kept[0]
+    values = decode(np.concatenate(words))
+    matrix = arrange(values.reshape(len(words), -1, _GROUPS, _PLACES, 2))
+    if len(machine.matrices) >= _KEPT_MATRICES:
+        machine.matrices.pop(next(iter(machine.matrices)))
+    machine.matrices[key] = (matrix, words)
+    return matrix
 
 
-def _left_matrix(machine: Machine, reads: list[Read], decode, depth_halves: int) -> np.ndarray:
-    """(warps, 16, 8 * depth_halves) float32 out of A's registers."""
-    values = decode(_stacked(machine, reads))
-    # (j, i, warps, g, t, e) -> (warps, i, g, j, t, e)
-    parts = values.reshape(depth_halves, 2, -1, _GROUPS, _PLACES, 2)
-    return parts.transpose(2, 1, 3, 0, 4, 5).reshape(-1, 16, 8 * depth_halves)
+def _left_matrix(values: np.ndarray) -> np.ndarray:
+    """A's registers (2j + i, warps, g, t, e) -> (warps, 16, 8 or 16)."""
+    count, warps = values.shape[:2]
+    parts = values.reshape(count // 2, 2, warps, _GROUPS, _PLACES, 2)
+    return parts.transpose(2, 1, 3, 0, 4, 5).reshape(warps, 16, 4 * count)
 
 
-def _right_matrix(machine: Machine, reads: list[Read], decode, depth_halves: int) -> np.ndarray:
-    """(warps, 8 * depth_halves, 8) float32 out of B's registers."""
-    values = decode(_stacked(machine, reads))
-    # (j, warps, g, t, e) -> (warps, j, t, e, g)
-    parts = values.reshape(depth_halves, -1, _GROUPS, _PLACES, 2)
-    return parts.transpose(1, 0, 3, 4, 2).reshape(-1, 8 * depth_halves, 8)
+def _right_matrix(values: np.ndarray) -> np.ndarray:
+    """B's registers (j, warps, g, t, e) -> (warps, 8 or 16, 8)."""
+    count, warps = values.shape[:2]
+    return values.transpose(1, 0, 3, 4, 2).reshape(warps, 8 * count, 8)
 
 
 def load_matrix(instruction: Instruction) -> Operation:
@@ -112,20 +121,27 @@ def load_matrix(instruction: Instruction) -> Operation:
 
     def operation(machine: Machine, mask: Mask) -> None:
         require_whole_warps(machine, mask)
+        rows, addresses = _row_addresses(machine, mask, read_address, len(writes))
+        note_wavefronts(machine, addresses, _ROW_BYTES, rows, instruction.index)
+        words = machine.shared.load(addresses, _B32, 4, rows)  # (warps * matrices * 8 rows, 4)
+        if "trans" in modifiers:
+            words = _transposed(words)
+        matrices = words.reshape(-1, len(writes), WARP_SIZE)
         for number, write in enumerate(writes):
-            rows, addresses = _row_addresses(machine, mask, read_address, number)
-            note_wavefronts(machine, addresses, _ROW_BYTES, rows, instruction.index)
-            words = np.stack(machine.shared.load(addresses, _B32, 4, rows), axis=1)
-            if "trans" in modifiers:
-                halves = words.view(np.uint16).reshape(-1, _GROUPS, _GROUPS)
-                words = np.ascontiguousarray(halves.transpose(0, 2, 1)).view(np.uint32)
-            value = words.reshape(-1)
+            value = matrices[:, number].reshape(-1)
             if mask is not None:
-                value = np.zeros(machine.num_threads, np.uint32)
-                value[machine.active(mask)] = words.reshape(-1)
+                whole = np.zeros(machine.num_threads, np.uint32)
+                whole[machine.active(mask)] = value
+                value = whole
             write(machine, value, mask)
 
     return operation
+
+
+def _transposed(words: np.ndarray) -> np.ndarray:
+    """Rows (matrices * 8, 4) of 8 x 8 matrices of 16-bit values, each transposed."""
+    halves = np.ascontiguousarray(words).view(np.uint16).reshape(-1, _GROUPS, _GROUPS)
+    return np.ascontiguousarray(halves.transpose(0, 2, 1)).view(np.uint32).reshape(-1, _PLACES)
 
 
 def store_matrix(instruction: Instruction) -> Operation:
@@ -137,16 +153,14 @@ def store_matrix(instruction: Instruction) -> Operation:
 
     def operation(machine: Machine, mask: Mask) -> None:
         require_whole_warps(machine, mask)
-        for number, read in enumerate(reads):
-            rows, addresses = _row_addresses(machine, mask, read_address, number)
-            note_wavefronts(machine, addresses, _ROW_BYTES, rows, instruction.index)
-            warps = np.unique(rows // WARP_SIZE)
-            words = _whole(machine, read).reshape(-1, WARP_SIZE)[warps]
-            if "trans" in modifiers:
-                halves = words.view(np.uint16).reshape(-1, _GROUPS, _GROUPS)
-                words = np.ascontiguousarray(halves.transpose(0, 2, 1)).view(np.uint32)
-            columns = np.ascontiguousarray(words.reshape(-1, _PLACES).T)
-            machine.shared.store(addresses, list(columns), rows)
+        rows, addresses = _row_addresses(machine, mask, read_address, len(reads))
+        note_wavefronts(machine, addresses, _ROW_BYTES, rows, instruction.index)
+        active = machine.active(mask)
+        registers = [_whole(machine, read)[active].reshape(-1, WARP_SIZE) for read in reads]
+        words = np.stack(registers, axis=1).reshape(-1, _PLACES)
+        if "trans" in modifiers:
+            words = _transposed(words)
+        machine.shared.store(addresses, list(np.ascontiguousarray(words.T)), rows)
 
     return operation
 
@@ -162,9 +176,9 @@ def _check_count(instruction: Instruction, modifiers: frozenset[str], found: int
 
 
 def _row_addresses(
-    machine: Machine, mask: Mask, read_address: Read, number: int
+    machine: Machine, mask: Mask, read_address: Read, count: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Threads whose addresses are the rows of matrix `number`, and those addresses."""
+    """Threads whose addresses are the rows of `count` matrices, and those addresses."""
     threads = machine.active(mask)
-    rows = threads[machine.geometry.lane[threads] // _GROUPS == number]
+    rows = threads[machine.geometry.lane[threads] < _GROUPS * count]
     return rows, read_address(machine)[rows]

@@ -155,9 +155,9 @@ def store(instruction: Instruction) -> Operation:
     return operation
 
 
-def _fetch_shared(machine, addresses, kind, count, threads, index) -> list[np.ndarray]:
+def _fetch_shared(machine, addresses, kind, count, threads, index) -> np.ndarray:
     note_wavefronts(machine, addresses, kind.num_bytes * count, threads, index)
-    return machine.shared.load(addresses, kind, count, threads)
+    return np.ascontiguousarray(machine.shared.load(addresses, kind, count, threads).T)
 
 
 def _put_shared(machine, addresses, values, threads, index) -> None:

@@ -52,6 +52,11 @@ def require_whole_warps(machine: Machine, mask: Mask) -> None:
     if mask is None:
         return
     require_members(machine, mask, np.uint32(0xFFFFFFFF))
+    partial = mask & (_ballot(mask) != np.uint32(0xFFFFFFFF))
+    if partial.any():
+        raise Fault(
+            FailureKind.DIVERGENT_WARP, "the block's last warp is not whole", thread=first(partial)
+        )
 
 
 def _ballot(values: np.ndarray) -> np.ndarray:
@@ -178,6 +183,11 @@ def reduce_warp(instruction: Instruction) -> Operation:
 
 
 def warp_barrier(instruction: Instruction) -> Operation:
-    """bar.warp.sync: threads of a warp are in step here, so only membership is checked."""
+    """bar.warp.sync: what the members did before is seen by all of them after it."""
     read_members = reader(instruction.operands[0], _U32)
-    return lambda machine, mask: require_members(machine, mask, read_members(machine))
+
+    def operation(machine: Machine, mask: Mask) -> None:
+        require_members(machine, mask, read_members(machine))
+        machine.ordering.advance(np.unique(machine.geometry.warp[machine.active(mask)]))
+
+    return operation
