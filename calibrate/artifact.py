@@ -67,7 +67,7 @@ def save_artifact(
     for name, layer in layers.items():
         if layer.layout != info.layouts.get(name):
             raise ArtifactError(f"{name}: layer has {layer.layout}, info {info.layouts.get(name)}")
-        content[f"{name}.codebook"] = np.ascontiguousarray(layer.codebook, np.float16)
+        content[f"{name}.codebook"] = _float16(f"{name}.codebook", layer.codebook)
         content[f"{name}.assignments"] = np.ascontiguousarray(layer.assignments)
         content[f"{name}.bias"] = _storage(f"{name}.bias", layer.bias)
     for name, tensor in tensors.items():
@@ -234,6 +234,17 @@ def _storage(name: str, tensor: NDArray[Any]) -> NDArray[Any]:
         raise ArtifactError(f"{name} holds NaN or infinity and is not written")
     fits = tensor.size == 0 or float(np.abs(tensor).max()) <= _FLOAT16_MAX
     return np.ascontiguousarray(tensor, np.float16 if fits else np.float32)
+
+
+def _float16(name: str, codebook: NDArray[Any]) -> NDArray[Any]:
+    """A codebook as it is stored; float16 must hold all of it."""
+    largest = float(np.abs(codebook).max(initial=0))
+    if not largest <= _FLOAT16_MAX:
+        raise ArtifactError(
+            f"{name} holds {largest}, needed at most {_FLOAT16_MAX:.0f}, float16's largest number; "
+            "the calibration has diverged"
+        )
+    return np.ascontiguousarray(codebook, np.float16)
 
 
 def _check_names(path: Path, info: ArtifactInfo, found: set[str]) -> None:

@@ -24,6 +24,11 @@ from .trajectory import Trajectories, draw_batch
 _WARMUP_STEPS = 20
 _BETAS = (0.9, 0.95)
 
+_REMEDY = (
+    "go on with --resume and a recipe with smaller distill_lr, which keeps all blocks, or use "
+    "another seed"
+)
+
 
 class Distiller:
     """Adam over codebooks and biases; its state can be saved and loaded between any two steps.
@@ -73,7 +78,7 @@ class Distiller:
         loss = relative_error(output.float(), batch.output)
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        check_finite(loss, "the distillation")
+        check_finite(loss, "the distillation", _REMEDY)
         self._optimizer.step()
         return loss.item()
 

@@ -108,9 +108,12 @@ class VQLinear(nn.Module):
 
     @torch.no_grad()
     def quantized(self) -> QuantizedLayer:
-        """The hard layer as it is stored: float16 codebook, packed assignments."""
+        """The hard layer as it is stored: float16 codebook, packed assignments.
+
+        Codewords too large for float16 become infinite, which `calibrate.artifact` refuses.
+        """
         return QuantizedLayer(
-            codebook=self.codebook.detach().cpu().numpy().astype(np.float16),
+            codebook=self.codebook.detach().half().cpu().numpy(),
             assignments=pack_assignments(self.assignments.cpu().numpy(), self.layout),
             bias=self.bias.detach().cpu().numpy().copy(),
             layout=self.layout,

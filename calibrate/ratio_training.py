@@ -18,6 +18,11 @@ from .layer import VQLinear
 from .losses import ratio_loss
 from .recipe import Recipe
 
+_REMEDY = (
+    "use another seed, no autocast, or a recipe with smaller ratio_lr and codebook_lr, and start "
+    "anew without --resume, since finished blocks were trained with these"
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class SoftStep:
@@ -52,7 +57,7 @@ class RatioTrainer:
         loss = distance + self._recipe.ratio_loss_weight * openness
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        check_finite(loss, "the soft stage")
+        check_finite(loss, "the open ratios", _REMEDY)
         self.optimizer.step()
         return SoftStep(
             feature_loss=distance.item(),
@@ -101,10 +106,9 @@ def freeze_layers(layers: list[VQLinear], recipe: Recipe) -> float:
     return sum(shares) / len(shares)
 
 
-def check_finite(loss: Tensor, where: str) -> None:
+def check_finite(loss: Tensor, where: str, remedy: str) -> None:
     """Stop a run that has diverged; what it saved before stays usable."""
     if not torch.isfinite(loss):
         raise Vq4ditError(
-            f"the loss of {where} became {loss.item()}; needed a finite number. Lower the learning "
-            "rate or calibrate from another seed; finished blocks are kept for --resume"
+            f"the loss of {where} became {loss.item()}, needed a finite number; {remedy}"
         )

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from vq4dit.errors import OptionError
+from vq4dit.errors import ArtifactError, OptionError
 
 from .allocation import check_precision
 from .artifact import ArtifactInfo, save_artifact
@@ -115,7 +115,10 @@ def calibrate(
         layers = stages.run()
     summary = _summary(job, precision, stages, layers)
     settings["allocation"] = summary.allocation
-    _write(output, source, layers, settings)
+    try:
+        _write(output, source, layers, settings)
+    except ArtifactError as error:
+        raise ArtifactError(f"{error}; what is calibrated is kept, go on with --resume") from error
     workspace.remove()
     return summary
 

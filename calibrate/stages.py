@@ -24,7 +24,7 @@ from .sensitivity import measure_sensitivity
 from .start import LayerSpec, layer_spec
 from .streamed import StreamedDiT, outer_model
 from .trajectory import Trajectories, sample_trajectories
-from .workspace import Workspace
+from .workspace import DISTILLATION, Workspace
 
 #: Training steps of the whole model between two saved states.
 _SAVE_EVERY = 25
@@ -175,11 +175,11 @@ class Stages:
         """Train codebooks and biases on the model's output, saving the state now and then."""
         total = self._job.recipe.distill_steps
         distiller = Distiller(self._student(layers), trajectories, self._job)
-        saved = self._workspace.load_tensors("distillation")
+        saved = self._workspace.load_tensors(DISTILLATION)
         if saved is not None:
             distiller.load_state(saved)
         for loss in distiller.run():
             self._progress("distillation", distiller.step, total, loss=loss)
             if distiller.step % _SAVE_EVERY == 0:
-                self._workspace.save_tensors("distillation", distiller.state())
+                self._workspace.save_tensors(DISTILLATION, distiller.state())
         self.distill = distiller.losses

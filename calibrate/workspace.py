@@ -16,17 +16,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from vq4dit.atomic_file import atomic_path
-from vq4dit.errors import ArtifactError
+from vq4dit.errors import ArtifactError, Vq4ditError
 
 from .layer import VQLinear
 from .start import LayerSpec
 
 _LOG = logging.getLogger(__name__)
+
+#: Unit of the last stage, whose settings no other unit depends on.
+DISTILLATION = "distillation"
 
 #: Counted up when the contents of units change.
 _FORMAT = 2
@@ -46,18 +50,24 @@ class Workspace:
     def __init__(self, output: Path, settings: dict[str, Any], *, resume: bool) -> None:
         """Open the workspace of an artifact; without `resume` earlier units are thrown away.
 
+        Where settings of the distillation alone differ, only the distillation starts anew.
+
         Raises:
             ArtifactError: resume is asked for, but the units were made with other settings.
         """
         self.folder = output.parent / f".{output.name}.partial"
         path = self.folder / "settings.json"
         text = json.dumps({**settings, "format": _FORMAT}, indent=1, sort_keys=True)
-        if resume and path.is_file():
-            _check_settings(path, text)
-        else:
+        found = path.read_text() if resume and path.is_file() else None
+        if found == text:
+            return
+        if found is None:
             shutil.rmtree(self.folder, ignore_errors=True)
             self.folder.mkdir(parents=True)
-            _write(path, lambda temporary: temporary.write_text(text))
+        else:
+            _check_settings(self.folder, found, text)
+            self._path(DISTILLATION).unlink(missing_ok=True)
+        _write(path, lambda temporary: temporary.write_text(text))
 
     def save_layers(
         self, unit: str, layers: Mapping[str, VQLinear], others: Mapping[str, Tensor]
@@ -81,13 +91,25 @@ class Workspace:
         return StoredLayers(layers=layers, others=tensors)
 
     def save_tensors(self, unit: str, tensors: Mapping[str, Tensor]) -> None:
-        """Store named tensors of a unit."""
+        """Store named tensors of a unit.
+
+        Raises:
+            Vq4ditError: one of them is not finite: no state is kept that could not be gone on with.
+            ArtifactError: the disk does not take them.
+        """
         content = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
-        _write(self.folder / f"{unit}.safetensors", lambda temporary: save_file(content, temporary))
+        bad = [name for name, tensor in content.items() if not torch.isfinite(tensor).all()]
+        if bad:
+            raise Vq4ditError(
+                f"{unit}: {bad[0]} became NaN or infinite ({len(bad)} of {len(content)} tensors) "
+                "and is not stored; what was stored before stays. Use another seed, no autocast, "
+                "or a recipe with smaller learning rates"
+            )
+        _write(self._path(unit), lambda temporary: save_file(content, temporary))
 
     def load_tensors(self, unit: str) -> dict[str, Tensor] | None:
         """Named tensors of a unit, None if it is not there or cannot be read."""
-        path = self.folder / f"{unit}.safetensors"
+        path = self._path(unit)
         if not path.is_file():
             return None
         try:
@@ -95,6 +117,10 @@ class Workspace:
         except (SafetensorError, OSError) as error:
             _LOG.warning("%s cannot be read (%s); it is made again", path, error)
             return None
+
+    def _path(self, unit: str) -> Path:
+        """File of a unit."""
+        return self.folder / f"{unit}.safetensors"
 
     def remove(self) -> None:
         """Throw the workspace away: the artifact is written."""
@@ -125,20 +151,24 @@ def _layer_from_tensors(tensors: Mapping[str, Tensor], spec: LayerSpec) -> VQLin
     return layer
 
 
-def _check_settings(path: Path, needed: str) -> None:
-    """Settings of stored units must equal those of this run."""
-    found = path.read_text()
-    if found == needed:
-        return
+def _check_settings(folder: Path, found: str, needed: str) -> None:
+    """Settings of stored units must equal those of this run, the distillation's apart."""
     try:
-        old, new = json.loads(found), json.loads(needed)
-        differing = [key for key in new if old.get(key) != new[key]]
-    except ValueError:
+        old, new = (_without_distillation(json.loads(text)) for text in (found, needed))
+        differing = [key for key in {**old, **new} if old.get(key) != new.get(key)]
+    except (ValueError, AttributeError, TypeError, KeyError):
         differing = ["settings.json is damaged"]
-    raise ArtifactError(
-        f"{path.parent}: was made with other settings (differing: {', '.join(differing)}); "
-        "use the same options and file, or calibrate without --resume to start anew"
-    )
+    if differing:
+        raise ArtifactError(
+            f"{folder}: was made with other settings (differing: {', '.join(differing)}); "
+            "use the same options and file, or calibrate without --resume to start anew"
+        )
+
+
+def _without_distillation(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings that finished blocks follow from."""
+    recipe = {k: v for k, v in settings["recipe"].items() if not k.startswith("distill_")}
+    return {**settings, "recipe": recipe}
 
 
 def _write(path: Path, write: Callable[[Path], Any]) -> None:

@@ -66,9 +66,9 @@ def test_the_pretended_device_refuses_tensors_of_the_cpu():
 )
 def test_on_a_gpu_nothing_is_left_on_the_cpu(checkpoint, tmp_path, options):
     """Same draws, same arithmetic: the pretended device gives the CPU's bytes."""
-    calibrate(checkpoint, tmp_path / "cpu.vq.safetensors", device="cpu", **options)
+    calibrate(checkpoint, tmp_path / "cpu.vq.safetensors", bits=3, device="cpu", **options)
     with fake_cuda():
-        calibrate(checkpoint, tmp_path / "cuda.vq.safetensors", **options)
+        calibrate(checkpoint, tmp_path / "cuda.vq.safetensors", bits=3, **options)
     first = (tmp_path / "cpu.vq.safetensors").read_bytes()
     assert first == (tmp_path / "cuda.vq.safetensors").read_bytes()
 
@@ -91,11 +91,11 @@ def test_resumes_on_a_gpu(checkpoint, tmp_path, monkeypatch, recipe, pieces):
     cut, whole = tmp_path / "cut.vq.safetensors", tmp_path / "whole.vq.safetensors"
     with fake_cuda():
         with pytest.raises(KeyboardInterrupt):
-            calibrate(checkpoint, cut, recipe=recipe, progress=stop)
+            calibrate(checkpoint, cut, bits=3, recipe=recipe, progress=stop)
         with pytest.raises(ArtifactError, match="differing: device"):
-            calibrate(checkpoint, cut, recipe=recipe, device="cpu", resume=True)
-        calibrate(checkpoint, cut, recipe=recipe, resume=True)
-    calibrate(checkpoint, whole, recipe=recipe)
+            calibrate(checkpoint, cut, bits=3, recipe=recipe, device="cpu", resume=True)
+        calibrate(checkpoint, cut, bits=3, recipe=recipe, resume=True)
+    calibrate(checkpoint, whole, bits=3, recipe=recipe)
     assert cut.read_bytes() == whole.read_bytes()
 
 
