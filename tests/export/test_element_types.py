@@ -13,10 +13,12 @@ from support_export import (
     step_inputs,
     torch_step,
 )
+from support_vae import decode, make_vae, random_latent
 from tolerances import FP16_STEP_RELATIVE
 
 from vq4dit.errors import OptionError
 from vq4dit.export.check import check_model
+from vq4dit.export.decoder import build_decoder_model
 from vq4dit.export.element_types import ELEMENT_TYPES, element_type
 from vq4dit.export.step import build_step_model
 
@@ -51,6 +53,19 @@ def test_sensitive_parts_stay_float32(tmp_path, form, weights):
             assert types[node.output[0]] == narrow, node.name
     assert types["blocks.1.attn.qkv.codebook"] == narrow
     assert types["blocks.1.mlp.fc2"] == types["latent_out"] == types["x_start"] == TensorProto.FLOAT
+
+
+@pytest.mark.ort
+def test_float16_decoders_are_near_float32_ones(tmp_path):
+    vae = make_vae(tmp_path / "vae", (8, 16))
+    decoder = build_decoder_model(tmp_path / "vae", tmp_path / "out", latent_size=5, weights="fp16")
+    model = check_model(decoder.path)
+    types = {t.data_type for t in model.graph.initializer if t.name.endswith("conv1.weight")}
+    assert types == {TensorProto.FLOAT16}
+    latent = random_latent(vae, 5)
+    (found,) = run_model(decoder.path, {"latent": latent})
+    assert found.dtype == np.float32
+    assert relative_error(found, decode(vae, latent)) <= FP16_STEP_RELATIVE
 
 
 def test_weights_take_half_the_bytes(tmp_path):
