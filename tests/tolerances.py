@@ -23,10 +23,6 @@ FP16_BODY_RELATIVE = 4e-3
 #: 1e-4 as differences of numbers near 1 (1e-16 / 1e-4 = 1e-12).
 FP64_RELATIVE = 1e-9
 
-#: Our float64 schedule against diffusers' float32 one: alpha_bar is a float32 product of 1000
-#: factors, and x_start amplifies it by up to 157.
-DIFFUSERS_RELATIVE = 2e-3
-
 #: Moments of seeded normal numbers: 4.5 standard errors, one false alarm in 150,000.
 GAUSSIAN_SIGMAS = 4.5
 

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from tolerances import DIFFUSERS_RELATIVE, FP64_RELATIVE
+from tolerances import FP64_RELATIVE, SAMPLER_RELATIVE
 
 from vq4dit.errors import OptionError
 from vq4dit.runtime.samplers import SAMPLERS, coefficient_table
@@ -179,7 +179,7 @@ def test_ddim_agrees_with_diffusers_as_it_is():
     timesteps, theirs = _run_diffusers(scheduler, 1000, x[..., None])
     ours = run_table("ddim", 1000, x[..., None], noise[..., None])[::2]
     assert timesteps.tolist() == list(range(999, -1, -1))
-    assert relative_error(ours, theirs) <= DIFFUSERS_RELATIVE
+    assert relative_error(ours, theirs) <= SAMPLER_RELATIVE
 
 
 @pytest.mark.parametrize(
