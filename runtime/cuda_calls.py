@@ -6,6 +6,7 @@ Uses cuda-bindings, imported when the first stream is made. Nothing here knows T
 from __future__ import annotations
 
 import ctypes
+import logging
 from types import ModuleType
 from typing import Any
 
@@ -13,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vq4dit.errors import BackendUnavailable, Vq4ditError
+
+_log = logging.getLogger(__name__)
 
 #: cudaError_t values that have a message of their own.
 _OUT_OF_MEMORY = "cudaErrorMemoryAllocation"
@@ -42,6 +45,12 @@ class Cuda:
         if status != self.runtime.cudaError_t.cudaSuccess:
             raise self._error(name, status)
         return results[0] if len(results) == 1 else tuple(results)
+
+    def release(self, name: str, handle: Any) -> None:
+        """Free something; a failure is logged, so that it hides no error that led here."""
+        (status,) = getattr(self.runtime, name)(handle)
+        if status != self.runtime.cudaError_t.cudaSuccess:
+            _log.debug("%s gave %s", name, status.name)
 
     def _error(self, name: str, status: Any) -> Vq4ditError:
         error = status.name
@@ -87,19 +96,19 @@ class Stream:
         try:
             return Graph(self._cuda, self._cuda.call("cudaGraphInstantiate", recorded, 0))
         finally:
-            self._cuda.call("cudaGraphDestroy", recorded)
+            self._cuda.release("cudaGraphDestroy", recorded)
 
     def abandon_capture(self) -> None:
         """End a capture that failed; the stream is usable again."""
         _, recorded = self._cuda.runtime.cudaStreamEndCapture(self.handle)
         if recorded is not None and int(recorded) != 0:
-            self._cuda.call("cudaGraphDestroy", recorded)
+            self._cuda.release("cudaGraphDestroy", recorded)
         self._cuda.runtime.cudaGetLastError()  # forget the capture's error
 
     def close(self) -> None:
         """Destroy the stream."""
         if self.handle is not None:
-            self._cuda.call("cudaStreamDestroy", self.handle)
+            self._cuda.release("cudaStreamDestroy", self.handle)
         self.handle = None
 
 
@@ -117,7 +126,7 @@ class Graph:
     def close(self) -> None:
         """Destroy the graph."""
         if self._handle is not None:
-            self._cuda.call("cudaGraphExecDestroy", self._handle)
+            self._cuda.release("cudaGraphExecDestroy", self._handle)
         self._handle = None
 
 
@@ -156,9 +165,9 @@ class BufferPair:
         """Free both."""
         if self._host is not None:
             self.host = np.empty(0, np.uint8)
-            self._cuda.call("cudaFreeHost", self._host)
+            self._cuda.release("cudaFreeHost", self._host)
         if self.device is not None:
-            self._cuda.call("cudaFree", self.device)
+            self._cuda.release("cudaFree", self.device)
         self._host = self.device = None
 
 

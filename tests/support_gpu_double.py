@@ -68,7 +68,7 @@ class CudaDouble:
         return self._do("cudaStreamCreateWithFlags", (flags,), create)
 
     def cudaStreamDestroy(self, stream):
-        assert not self.streams[stream], "destroyed with work in the queue"
+        assert self.fail or not self.streams[stream], "destroyed with work in the queue"
         return self._do("cudaStreamDestroy", (stream,), lambda: self._drop(self.streams, stream))
 
     def cudaMemcpyAsync(self, dst, src, count, kind, stream):
@@ -134,6 +134,11 @@ class CudaDouble:
         made = (*self.memory.values(), self.streams, self.recordings, self.graphs)
         return not any(made)
 
+    def forget(self):
+        """As the driver does when a process ends."""
+        for table in (*self.memory.values(), self.streams, self.recordings, self.graphs):
+            table.clear()
+
     def array(self, kind, address, shape, dtype):
         """The array at an address, which must be in one allocation."""
         count = int(np.prod(shape)) * np.dtype(dtype).itemsize
@@ -143,7 +148,8 @@ class CudaDouble:
     def _do(self, name, arguments, act):
         self.calls.append((name, *arguments))
         if self.fail.get(name):
-            return (getattr(self.cudaError_t, self.fail[name]), None)
+            gives = () if name.endswith(("Destroy", "Free", "FreeHost", "Synchronize")) else (None,)
+            return (getattr(self.cudaError_t, self.fail[name]), *gives)
         result = act()
         return (SUCCESS,) if result is None else (SUCCESS, result)
 

@@ -257,6 +257,23 @@ def test_cuda_that_fails_while_running(machine, open_step):
     machine.cuda.cudaStreamSynchronize(next(iter(machine.cuda.streams)))
 
 
+def test_freeing_hides_no_earlier_error(machine, open_step):
+    session = open_step()
+    broken = dict.fromkeys(
+        ("cudaStreamSynchronize", "cudaFree", "cudaFreeHost", "cudaStreamDestroy"),
+        "cudaErrorIllegalAddress",
+    )
+    machine.cuda.fail.update(broken)
+    with pytest.raises(Vq4ditError, match="cudaStreamSynchronize gave"):
+        try:
+            session.run(step_inputs(1))
+        finally:
+            session.close()
+    assert machine.cuda.count("cudaFree") == machine.cuda.count("cudaMalloc")
+    machine.cuda.fail.clear()
+    machine.cuda.forget()
+
+
 def test_no_memory_for_the_context_or_the_run(machine, open_step):
     machine.context_fits = False
     with pytest.raises(BackendUnavailable, match="memory is exhausted .Requested amount"):
