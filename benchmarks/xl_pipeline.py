@@ -1,16 +1,16 @@
-"""DiT-XL/2 through the whole pipeline on a CPU: 256 and 512, decoders whole, by tiles and tiny.
+"""DiT-XL/2 through the whole pipeline on a CPU, at 256 and 512; decoders whole, by tiles and tiny.
 
 Real sizes and layout, random weights: no picture comes out of it, but every part runs as it would
 with the public weights. The quantized artifact is that of `xl_scale.py` (latents of 32 x 32); for
 512 x 512 its position table is computed for latents of 64 x 64, as the public 512 model has it. The
 VAEs are random ones with the public sizes: Stable Diffusion's (decoder of 49 M parameters) and
-TAESD's.
+TAESD's. The 512 engine's latents are decoded three ways: whole, in tiles of 32 x 32, and by TAESD.
 
     python benchmarks/xl_pipeline.py --work FOLDER [--steps 2] [--threads 2] [--parity]
 
-FOLDER holds kmeans.vq.safetensors of `xl_scale.py`, or gets it by `vq4dit calibrate --method
-kmeans`. Every engine runs in a process of its own. `--parity` also compares one step at both sizes
-with torch (4 GB of memory). Writes benchmarks/results/xl_pipeline.json.
+FOLDER holds kmeans.vq.safetensors of `xl_scale.py`; engines that are there are taken. Every engine
+and every decoder runs in a process of its own. `--parity` also compares one step at both sizes with
+torch (5 GB of memory). Writes benchmarks/results/xl_pipeline.json and the section in RESULTS.md.
 """
 
 from __future__ import annotations
@@ -27,19 +27,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from calibration_study.report import replace_section
 from machine import machine
 
 from vq4dit.json_file import write_json
 
 RESULTS = Path(__file__).parent / "results" / "xl_pipeline.json"
+MARKDOWN = Path(__file__).parent / "RESULTS.md"
 ARTIFACT = "kmeans.vq.safetensors"
 
-#: Engine -> size of its latents, its VAE, tile size.
-ENGINES: dict[str, tuple[int, str, int | None]] = {
-    "xl-256": (32, "kl", None),
-    "xl-512": (64, "kl", None),
-    "xl-512-tiles": (64, "kl", 32),
-    "xl-512-tiny": (64, "tiny", None),
+#: Engine -> size of its latents.
+ENGINES = {"xl-256": 32, "xl-512": 64}
+
+#: Decoder of 64 x 64 latents -> VAE, tile size.
+DECODERS: dict[str, tuple[str, int | None]] = {
+    "AutoencoderKL, whole": ("kl", None),
+    "AutoencoderKL, tiles of 32": ("kl", 32),
+    "AutoencoderTiny, whole": ("tiny", None),
 }
 
 
@@ -93,16 +97,13 @@ def build(name: str, work: Path) -> dict[str, Any]:
     """Build one engine if it is not there."""
     from vq4dit.engines.build import build_engine
 
-    size, vae, tile = ENGINES[name]
     out = work / "engines" / name
     if out.is_dir():
         return {}
     start = time.perf_counter()
     out.parent.mkdir(parents=True, exist_ok=True)
-    build_engine(
-        open_source(work / ARTIFACT, size), out, target="cpu", vae=work / "vaes" / vae,
-        vae_tile=tile,
-    )  # fmt: skip
+    source = open_source(work / ARTIFACT, ENGINES[name])
+    build_engine(source, out, target="cpu", vae=work / "vaes" / "kl")
     return {"build_seconds": round(time.perf_counter() - start, 1), "peak_rss_bytes": _peak()}
 
 
@@ -121,7 +122,7 @@ def draw(name: str, work: Path, steps: int, threads: int) -> dict[str, Any]:
         decoded = time.perf_counter()
         memory["decode"] = _peak()
         shape = p.manifest.image_shape
-    np.save(work / f"{name}.npy", images)
+    np.save(work / f"{name}.latents.npy", latents)
     return {
         "engine": name,
         "steps": steps,
@@ -147,7 +148,7 @@ def parity(name: str, work: Path) -> dict[str, Any]:
     manifest = load_manifest(directory)
     tensors = load_selftest(directory / "selftest.safetensors", manifest)
     wanted = reference_step(
-        open_source(work / ARTIFACT, ENGINES[name][0]), manifest, stored_inputs(tensors)
+        open_source(work / ARTIFACT, ENGINES[name]), manifest, stored_inputs(tensors)
     )
     errors: dict[str, Any] = {
         "function_bodies": [
@@ -162,26 +163,124 @@ def parity(name: str, work: Path) -> dict[str, Any]:
     return {"step_relative_error_of_latent_out_and_x_start": errors}
 
 
-def tile_differences(work: Path) -> dict[str, Any]:
-    """Tiled against whole picture, in levels of 255; steps across tile edges against all steps."""
+def decode(name: str, work: Path, threads: int) -> dict[str, Any]:
+    """Decode the latents of the 512 engine; only this decoder is in the process."""
+    from vq4dit.runtime.ort_session import OrtDecoderSession
+    from vq4dit.runtime.tiled_decoder import TiledDecoder
+
+    vae, tile = DECODERS[name]
+    latents = np.load(work / "xl-512.latents.npy")
+    size = latents.shape[-1]
+    before = _peak()
+    start = time.perf_counter()
+    session: Any = OrtDecoderSession(_decoder_path(name, work), threads=threads)
+    if tile is not None:
+        session = TiledDecoder(session, latent_size=size, tile_size=tile)
+    loaded = time.perf_counter()
+    pictures = session.decode(latents)
+    done = time.perf_counter()
+    np.save(work / f"decoded.{vae}.{tile or size}.npy", pictures)
+    return {
+        "decoder": name,
+        "threads": threads,
+        "load_seconds": round(loaded - start, 2),
+        "decode_seconds": round(done - loaded, 2),
+        "peak_rss_bytes": _peak(),
+        "rss_before_bytes": before,
+        "image_shape": list(pictures.shape[1:]),
+    }
+
+
+def export_decoder(name: str, work: Path) -> dict[str, Any]:
+    """Write the decoder's model."""
+    from vq4dit.export.decoder import build_decoder_model
+
+    vae, tile = DECODERS[name]
+    folder = _decoder_path(name, work).parent
+    build_decoder_model(work / "vaes" / vae, folder, latent_size=tile or 64, scaling_factor=0.18215)
+    return {}
+
+
+def _decoder_path(name: str, work: Path) -> Path:
+    vae, tile = DECODERS[name]
+    return work / "decoders" / f"{vae}-{tile or 64}" / "decoder.onnx"
+
+
+def tile_differences(work: Path) -> dict[str, float]:
+    """Tiled against whole picture in levels of 255; steps across tile edges against all steps."""
     from vq4dit.runtime.tiled_decoder import tile_starts
 
     whole, tiled = (
-        np.load(work / f"{name}.npy").astype(np.float64) for name in ("xl-512", "xl-512-tiles")
+        127.5 * np.clip(np.load(work / f"decoded.kl.{size}.npy").astype(np.float64), -1, 1)
+        for size in (64, 32)
     )
-    factor = whole.shape[1] // 64
+    factor = whole.shape[-1] // 64
     edges = {n * factor for s in tile_starts(64, 32) for n in (s, s + 32)} - {0, 64 * factor}
-    columns = sorted(edges)
-    found: dict[str, Any] = {
+    found = {
         "mean_levels": float(np.abs(whole - tiled).mean()),
         "max_levels": float(np.abs(whole - tiled).max()),
+        "standard_deviation_of_whole_in_levels": float(whole.std()),
     }
     for name, picture in (("whole", whole), ("tiled", tiled)):
-        steps = np.abs(np.diff(picture, axis=2)).mean(axis=(0, 1, 3))  # between column x and x + 1
-        found[f"step_across_edges_over_mean_step_{name}"] = float(
-            steps[[x - 1 for x in columns]].mean() / steps.mean()
-        )
+        steps = np.abs(np.diff(picture, axis=-1)).mean(axis=(0, 1, 2))  # from column x to x + 1
+        at_edges = steps[[x - 1 for x in sorted(edges)]].mean()
+        found[f"step_across_tile_edges_over_mean_step_{name}"] = float(at_edges / steps.mean())
     return found
+
+
+def render(document: dict[str, Any]) -> str:
+    """The section of RESULTS.md."""
+    mib = 2**20
+    lines = [
+        "## DiT-XL/2 through the whole pipeline on a CPU (`xl_pipeline.py`)",
+        "",
+        "Random weights in the real layout, 2 bits, guidance, batch 1, `low_memory`; a random VAE "
+        "with the",
+        "sizes of Stable Diffusion's. Other work ran beside it: look at memory and errors, not at "
+        "seconds.",
+        "",
+        "Command: `python benchmarks/xl_pipeline.py --work FOLDER --parity`. Machine: "
+        f"{document['machine']['processor']}, load {document['machine']['load_average']:.0f}.",
+        "",
+        "| engine | picture | s per step | s to decode | peak RSS: load | sampling | decoding | "
+        "step against torch: exact | fast |",
+        "|---|---|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for row in document["rows"]:
+        memory = [f"{row['peak_rss_bytes'][k] / mib:.0f} MiB" for k in ("load", "sample", "decode")]
+        errors = row.get("step_relative_error_of_latent_out_and_x_start", {})
+        told = [f"{max(errors[k]):.1e}" if k in errors else "" for k in ("exact", "fast")]
+        shape = " x ".join(map(str, row["image_shape"][1:]))
+        lines.append(
+            f"| {row['engine']} | {shape} | {row['seconds_per_step']} | {row['decode_seconds']} | "
+            + " | ".join(memory + told)
+            + " |"
+        )
+    lines += [
+        "",
+        "Decoders alone, 64 x 64 latents to 512 x 512:",
+        "",
+        "| decoder | s | peak RSS | before loading |",
+        "|---|---:|---:|---:|",
+        *(
+            f"| {row['decoder']} | {row['decode_seconds']} | {row['peak_rss_bytes'] / mib:.0f} MiB "
+            f"| {row['rss_before_bytes'] / mib:.0f} MiB |"
+            for row in document["decoders"]
+        ),
+    ]
+    tiles = document["tiles"]
+    lines += [
+        "",
+        f"Tiles against whole: {tiles['mean_levels']:.2f} levels of 255 apart in the mean, "
+        f"{tiles['max_levels']:.1f} at most; the",
+        f"picture's standard deviation is {tiles['standard_deviation_of_whole_in_levels']:.1f} "
+        "levels. The mean step from column to column across edges",
+        "of tiles is "
+        f"{tiles['step_across_tile_edges_over_mean_step_tiled']:.3f} of the mean step elsewhere, "
+        "in the whole picture at the same places "
+        f"{tiles['step_across_tile_edges_over_mean_step_whole']:.3f}.",
+    ]
+    return "\n".join(lines)
 
 
 def _peak() -> int:
@@ -192,15 +291,12 @@ def main() -> None:
     """Make what is missing, run every engine, write the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--artifact", type=Path, help="default FOLDER/kmeans.vq.safetensors")
     parser.add_argument("--steps", type=int, default=2)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--parity", action="store_true")
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
-    if args.artifact is not None and not (args.work / ARTIFACT).exists():
-        (args.work / ARTIFACT).symlink_to(args.artifact.resolve())
     if args.child:
         what, name = args.child
         made = {
@@ -208,6 +304,8 @@ def main() -> None:
             "build": lambda: build(name, args.work),
             "draw": lambda: draw(name, args.work, args.steps, args.threads),
             "parity": lambda: parity(name, args.work),
+            "export-decoder": lambda: export_decoder(name, args.work),
+            "decode": lambda: decode(name, args.work, args.threads),
         }[what]()
         print(json.dumps(made))
         return
@@ -219,23 +317,23 @@ def main() -> None:
         return json.loads(done.stdout.splitlines()[-1]) or {}
 
     child("vaes")
-    rows = []
+    document: dict[str, Any] = {"rows": [], "decoders": []}
     for name in ENGINES:
-        row = child("build", name)
-        row = {"build": row} if row else {}
+        built = child("build", name)
+        row = {"build": built} if built else {}
         row |= child("draw", name)
-        if args.parity and name in ("xl-256", "xl-512"):
+        if args.parity:
             row |= child("parity", name)
-        rows.append(row)
+        document["rows"].append(row)
         print(json.dumps(row), flush=True)
-        write_json(RESULTS, {"machine": machine(("onnxruntime",)), "rows": rows})
-    document = {
-        "machine": machine(("onnxruntime",)),
-        "rows": rows,
-        "tiles": tile_differences(args.work),
-    }
+    for name in DECODERS:
+        child("export-decoder", name)
+        document["decoders"].append(child("decode", name))
+        print(json.dumps(document["decoders"][-1]), flush=True)
+    document["tiles"] = tile_differences(args.work)
+    document["machine"] = machine(("onnxruntime",))
     write_json(RESULTS, document)
-    print(json.dumps(document["tiles"]))
+    replace_section(MARKDOWN, "xl-pipeline", render(document))
 
 
 if __name__ == "__main__":

@@ -125,6 +125,18 @@ def test_sample_separate_files(tmp_path, capsys, tiny):
         assert image.size == (16, 16)
 
 
+def test_sample_draws_one_picture_again(tmp_path, capsys, tiny):
+    common = ["--steps", 3, "--seed", 5, "--sampler", "ddpm", "--quiet"]
+    run(capsys, "sample", tiny, "-o", tmp_path / "a.png", "--labels", "0,3,4", "--separate",
+        *common)  # fmt: skip
+    with Image.open(tmp_path / "a-0002.png") as image:
+        wanted, text = np.asarray(image), image.text
+    code, _, _ = run(capsys, "sample", tiny, "-o", tmp_path / "b.png", "--labels", text["labels"],
+                     "--first-sample", text["samples"], *common)  # fmt: skip
+    with Image.open(tmp_path / "b.png") as image:
+        assert code == 0 and np.array_equal(np.asarray(image), wanted) and image.text == text
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

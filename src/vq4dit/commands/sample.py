@@ -37,6 +37,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="guidance weight (4 if not given; 1 with an engine built with --no-cfg)",
     )
     parser.add_argument("--seed", type=int, default=0, help="0..2**64 - 1")
+    parser.add_argument(
+        "--first-sample",
+        type=int,
+        default=0,
+        help="sample index of the first picture: 17 draws picture 17 of a request by itself",
+    )
     parser.add_argument("--eta", type=float, default=0.0, help="fresh noise of ddim, 0..1")
     parser.add_argument(
         "--accuracy", choices=("fast", "exact", "int8"), default="fast", help="kernels"
@@ -98,6 +104,7 @@ def _options(args: argparse.Namespace) -> dict[str, Any]:
         "spacing": args.spacing,
         "eta": args.eta,
         "num_images": args.num,
+        "samples": args.first_sample,
     }
 
 
@@ -117,13 +124,12 @@ def _texts_of_each(
     pipeline: Pipeline, options: dict[str, Any], num_images: int
 ) -> list[dict[str, str]]:
     """For each picture what draws it alone."""
-    labels = options["labels"]
-    return [
-        pipeline.describe(
-            **{**options, "labels": labels[i % len(labels)], "num_images": None, "samples": i}
-        )
+    labels, first = options["labels"], options["samples"]
+    each = [
+        {"labels": labels[i % len(labels)], "samples": first + i, "num_images": None}
         for i in range(num_images)
     ]
+    return [pipeline.describe(**{**options, **own}) for own in each]
 
 
 def _labels(text: str) -> list[int | str]:
