@@ -68,9 +68,7 @@ def _architectures(rows: list[dict[str, Any]]) -> list[str]:
     for sm in sorted({row["sm"] for row in rows}):
         of_sm = [row for row in rows if row["sm"] == sm]
         gemms = [
-            row
-            for row in of_sm
-            if row["kernel"] == "gemm" and "f16_k256d4_mma16_none" in row["name"]
+            row for row in of_sm if row["name"].startswith("vq4dit_gemm_f16_k256d4_mma16_none")
         ]
         lines.append(
             f"| {sm} | {len(of_sm)} | {sum(r['spills'] for r in of_sm)} | "

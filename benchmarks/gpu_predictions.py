@@ -156,11 +156,7 @@ def predictions(efficiencies: Efficiencies = ASSUMED) -> dict[str, Any]:
         "efficiencies": efficiencies.to_dict(),
         "ranges": {name: list(ends) for name, ends in RANGES.items()},
         "goals": [goal_row(goal, gpu, efficiencies) for goal in GOALS for gpu in GPUS.values()],
-        "by_rows": [
-            {"gpu": gpu.name, "m": m, "ratio": round(token_ratio(m)(gpu, efficiencies), 3)}
-            for gpu in GPUS.values()
-            for m in TOKEN_ROWS
-        ],
+        "by_rows": [_rows_row(gpu, m, efficiencies) for gpu in GPUS.values() for m in TOKEN_ROWS],
         "shapes": [
             row for name in ("a100-40", "orin-agx") for row in _shape_rows(GPUS[name], efficiencies)
         ],
@@ -185,6 +181,21 @@ def goal_row(goal: Goal, gpu: Gpu, efficiencies: Efficiencies) -> dict[str, Any]
         "low": round(min(min(ends) for ends in moved.values()), 3),
         "high": round(max(max(ends) for ends in moved.values()), 3),
         "moved_most_by": max(spread, key=lambda name: spread[name]),
+    }
+
+
+def _rows_row(gpu: Gpu, m: int, efficiencies: Efficiencies) -> dict[str, Any]:
+    """Ratios of fused kernels and of the best, and where decoding first is the best."""
+    best = [
+        choose_codebook(gpu, m, n, k, TWO_BITS, launcher=WITH_DECODE, efficiencies=efficiencies)
+        for k, n in TOKEN_SHAPES
+    ]
+    return {
+        "gpu": gpu.name,
+        "m": m,
+        "ratio": round(token_ratio(m)(gpu, efficiencies), 3),
+        "best_ratio": round(token_ratio(m, WITH_DECODE)(gpu, efficiencies), 3),
+        "decoded_shapes": sum(found.kernel == "decode_then_gemm" for found in best),
     }
 
 

@@ -36,7 +36,8 @@ def render(document: dict[str, Any]) -> str:
     lines += [_METHOD.format(calibration=document["calibration"], ranges=ranges)]
     lines += ["**Predicted ratios and goals**", "", *_goal_table(document["goals"]), ""]
     lines += [
-        "**Predicted ratio by rows of x**, geometric mean over the four token linears", "",
+        "**Predicted ratio by rows of x**, geometric mean over the four token linears; in brackets "
+        "the better one with decode-then-GEMM for so many of the four shapes", "",
         *_rows_table(document["by_rows"]), "",
         "**Predicted, M = 512, shape by shape**, microseconds", "",
         *_shape_table(document["shapes"]), "",
@@ -70,9 +71,15 @@ def _rows_table(rows: list[dict[str, Any]]) -> list[str]:
     ms = list(dict.fromkeys(row["m"] for row in rows))
     lines = ["| M | " + " | ".join(map(str, ms)) + " |", "|---" * (len(ms) + 1) + "|"]
     for gpu in dict.fromkeys(row["gpu"] for row in rows):
-        cells = [f"{row['ratio']:.2f}" for row in rows if row["gpu"] == gpu]
+        cells = [_rows_cell(row) for row in rows if row["gpu"] == gpu]
         lines.append(f"| {gpu} | {' | '.join(cells)} |")
     return lines
+
+
+def _rows_cell(row: dict[str, Any]) -> str:
+    if not row["decoded_shapes"]:
+        return f"{row['ratio']:.2f}"
+    return f"{row['ratio']:.2f} [{row['best_ratio']:.2f}, {row['decoded_shapes']} of 4]"
 
 
 def _shape_table(rows: list[dict[str, Any]]) -> list[str]:

@@ -37,6 +37,9 @@ _HALF = 2  # bytes of a float16
 _FLOAT = 4
 #: Rows of a tensor-core product: fewer rows of x take as long.
 _PRODUCT_ROWS = 16
+#: Bytes that blocks read of those they use where pairs of blocks (clusters, compute capability 9.0)
+#: share the loads of one operand.
+_MULTICAST = 0.75
 #: Bytes of one pass of the banks of shared memory.
 _BANK_BYTES = 128
 
@@ -86,7 +89,10 @@ def predict_gemm(
         x=m * k * _HALF,
         y=m * n * bytes_per_output + (2 * _FLOAT * m * n * split_k if split_k > 1 else 0),
         weight=weight.num_bytes(n, k) if weight else n * k * _HALF,
-        to_blocks=blocks * k / split_k * (tile.block_m * _HALF + tile.block_n * stored),
+        to_blocks=blocks
+        * (k / split_k)
+        * (tile.block_m * _HALF + tile.block_n * stored)
+        * (_MULTICAST if _is_wide(gpu, weight) else 1),
     )
     seconds |= memory_limits(gpu, traffic, efficiencies, is_weight_in_l2=is_weight_in_l2)
     work = Work(
@@ -237,6 +243,11 @@ def _resident(gpu: Gpu, tile: LaunchTile, x_bytes: int, weight: CodebookFormat |
     )
 
 
+def _is_wide(gpu: Gpu, weight: CodebookFormat | None) -> bool:
+    """Whether a library multiplies by wgmma or tcgen05, which our kernels do not use."""
+    return weight is None and gpu.library_mma_per_clock > gpu.mma_per_clock
+
+
 def _column_blocks(n: int, tile: LaunchTile, weight: CodebookFormat | None) -> int:
     """Blocks along the outputs; they do not cross row groups."""
     groups = weight.row_groups if weight else 1
@@ -252,7 +263,7 @@ def _step_limits(
     gpu: Gpu, tile: LaunchTile, weight: CodebookFormat | None, warps: int, e: Efficiencies
 ) -> dict[str, float]:
     """Cycles of one step of one block by each limit of an SM that holds this many warps."""
-    is_wide = weight is None and gpu.library_mma_per_clock > gpu.mma_per_clock
+    is_wide = _is_wide(gpu, weight)
     rate = gpu.library_mma_per_clock if weight is None else gpu.mma_per_clock
     share = e.codebook_tensor if weight else e.library_tensor
     if warps <= gpu.issue_per_clock and not is_wide:
