@@ -8,10 +8,12 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from diffusers import DiTTransformer2DModel
 from safetensors.torch import load_file, save_file
+from support_export import run_model, step_inputs
 from tolerances import STEP_RELATIVE
 
 from vq4dit.calibrate.checkpoint import Checkpoint, CheckpointOptions
@@ -21,6 +23,7 @@ from vq4dit.calibrate.source import open_checkpoint, open_weights
 from vq4dit.calibrate.tensor_files import open_tensor_file
 from vq4dit.cli import main
 from vq4dit.errors import ArtifactError, OptionError
+from vq4dit.export.step import build_step_model
 from vq4dit.model_config import ModelConfig
 
 SAFETENSORS = "diffusion_pytorch_model.safetensors"
@@ -30,15 +33,21 @@ COPY = "transformer_blocks.1.norm1.emb.timestep_embedder.linear_2.weight"
 
 
 def random_diffusers_model(
-    *, sample_size: int = 8, patch_size: int = 2, learn_sigma: bool = True, seed: int = 0
+    *,
+    sample_size: int = 8,
+    patch_size: int = 2,
+    learn_sigma: bool = True,
+    num_layers: int = 2,
+    heads: tuple[int, int] = (2, 16),
+    seed: int = 0,
 ) -> DiTTransformer2DModel:
-    """Two blocks of width 32; all weights random, one embedder copied to each block."""
+    """Two blocks of width 32 (2 heads of 16); random weights, one embedder copied to each block."""
     model = DiTTransformer2DModel(
-        num_attention_heads=2,
-        attention_head_dim=16,
+        num_attention_heads=heads[0],
+        attention_head_dim=heads[1],
         in_channels=4,
         out_channels=8 if learn_sigma else None,
-        num_layers=2,
+        num_layers=num_layers,
         sample_size=sample_size,
         patch_size=patch_size,
         num_embeds_ada_norm=5,
@@ -107,6 +116,44 @@ def test_forward_is_that_of_diffusers_at_frequency_shift_0(
     assert relative_error(found, shift_0) <= STEP_RELATIVE
     assert relative_error(found, shift_1) > 100 * STEP_RELATIVE
     assert torch.equal(checkpoint.torch_tensor("pos_embed"), theirs.pos_embed.pos_embed)
+
+
+@pytest.mark.parametrize("sample_size", [32, 64])
+def test_forward_at_the_width_of_dit_xl(tmp_path, sample_size):
+    """One block with the sizes of the public 256x256 and 512x512 models; seeds 0 and 1."""
+    theirs = random_diffusers_model(sample_size=sample_size, num_layers=1, heads=(16, 72))
+    theirs.save_pretrained(tmp_path)
+    theirs.transformer_blocks[0].norm1.emb.time_proj.downscale_freq_shift = 0
+    checkpoint = Checkpoint(tmp_path)
+    ours = DiT(checkpoint.config)
+    ours.load_state_dict(checkpoint.state_dict())
+    latent = torch.randn(1, 4, sample_size, sample_size, generator=torch.Generator().manual_seed(1))
+    timestep, label = torch.tensor([321]), torch.tensor([2])
+    with torch.no_grad():
+        found = ours(latent, timestep, label)
+        needed = theirs(latent, timestep=timestep, class_labels=label).sample
+    assert relative_error(found, needed) <= STEP_RELATIVE
+
+
+@pytest.mark.ort
+@pytest.mark.parametrize(("sample_size", "patch_size"), [(8, 2), (16, 4), (32, 8)])
+def test_the_exported_step_predicts_what_diffusers_does(tmp_path, sample_size, patch_size):
+    """Coefficients that make the step's latent_out its eps, without guidance."""
+    theirs = random_diffusers_model(sample_size=sample_size, patch_size=patch_size)
+    theirs.save_pretrained(tmp_path / "transformer")
+    for block in theirs.transformer_blocks:
+        block.norm1.emb.time_proj.downscale_freq_shift = 0
+    checkpoint = Checkpoint(tmp_path / "transformer")
+    inputs = step_inputs(checkpoint.config, 2)
+    inputs["coefficients"] = np.tile(np.float32([0, 1, 0, 0, 0, 0, 0, 0]), (2, 1))
+    step = build_step_model(checkpoint, tmp_path / "step", cfg=False)
+    found, _ = run_model(step.path, inputs)
+    latent, timestep, label = (
+        torch.from_numpy(inputs[name]) for name in ("latent", "timestep", "label")
+    )
+    with torch.no_grad():
+        needed = theirs(latent, timestep=timestep.long(), class_labels=label).sample
+    assert relative_error(torch.from_numpy(found), needed[:, :4]) <= STEP_RELATIVE
 
 
 def test_configuration_and_names(saved):
