@@ -6,7 +6,7 @@ buffer, meets no other buffer. global_order.py finds races.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -103,7 +103,11 @@ class GlobalAccess:
                 elements[offsets // size + number] = value[chosen]
 
     def update(
-        self, addresses: np.ndarray, scalar_type: ScalarType, threads: np.ndarray, combine
+        self,
+        addresses: np.ndarray,
+        scalar_type: ScalarType,
+        threads: np.ndarray,
+        combine: Callable[[np.generic, int], np.generic],
     ) -> np.ndarray:
         """Atomically replace the value at each address, thread after thread; return the old ones.
 
@@ -117,10 +121,12 @@ class GlobalAccess:
             places = np.arange(len(threads))[chosen]
             for place, offset in zip(places, offsets // scalar_type.num_bytes, strict=True):
                 old[place] = elements[offset]
-                elements[offset] = combine(old[place], place)
+                elements[offset] = combine(old[place], int(place))
         return old
 
-    def _split(self, addresses: np.ndarray, num_bytes: int, threads: np.ndarray):
+    def _split(
+        self, addresses: np.ndarray, num_bytes: int, threads: np.ndarray
+    ) -> Iterator[tuple[slice | np.ndarray, Buffer, np.ndarray]]:
         """Yield (which threads, buffer, their offsets in it), all within bounds and aligned."""
         misaligned = addresses % np.uint64(num_bytes) != 0
         if misaligned.any():

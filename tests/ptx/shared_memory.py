@@ -6,7 +6,7 @@ covers whole granules. shared_order.py finds races.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -74,7 +74,11 @@ class SharedMemory:
             self._check_one_value(starts, values, threads)
 
     def update(
-        self, addresses: np.ndarray, scalar_type: ScalarType, threads: np.ndarray, combine
+        self,
+        addresses: np.ndarray,
+        scalar_type: ScalarType,
+        threads: np.ndarray,
+        combine: Callable[[np.generic, int], np.generic],
     ) -> np.ndarray:
         """Atomically replace the value at each address, thread after thread; return old ones."""
         size = scalar_type.num_bytes
@@ -86,7 +90,7 @@ class SharedMemory:
         old = np.empty(len(threads), scalar_type.dtype)
         for place, start in enumerate(starts // size):
             old[place] = elements[start]
-            elements[start] = combine(old[place], place)
+            elements[start] = combine(old[place], int(place))
         return old
 
     def begin_copy(self, addresses: np.ndarray, num_bytes: int, threads: np.ndarray) -> np.ndarray:

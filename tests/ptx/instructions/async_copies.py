@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from ptx.access import Operation, address_reader, immediate_value, reader
+from ptx.access import Operation, Read, address_reader, immediate_value, reader
 from ptx.instructions.elementwise import check_modifiers, unsupported
-from ptx.instructions.moves import note_wavefronts
+from ptx.instructions.spaces import note_wavefronts
 from ptx.machine import Machine, Mask
 from ptx.scalar_types import TYPES
 from ptx.syntax import Immediate, Instruction, Register
@@ -66,10 +66,10 @@ def _copy(instruction: Instruction) -> Operation:
     return operation
 
 
-def _source_size(instruction: Instruction, num_bytes: int):
+def _source_size(instruction: Instruction, num_bytes: int) -> Read:
     """Bytes to read: all, a number, or none where the ignore-src predicate holds."""
     if len(instruction.operands) < 4:
-        return lambda _machine: np.int64(num_bytes)
+        return lambda _machine: np.asarray(num_bytes)
     operand = instruction.operands[3]
     if isinstance(operand, Register) and operand.type.name == "pred":
         ignored = reader(operand, TYPES["pred"])

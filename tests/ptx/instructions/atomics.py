@@ -11,14 +11,18 @@ import numpy as np
 
 from ptx.access import Operation, address_reader, reader, writer
 from ptx.float_formats import FORMATS
+from ptx.global_memory import GlobalAccess
 from ptx.instructions.elementwise import check_modifiers, operand_type, unsupported
-from ptx.instructions.moves import state_space
+from ptx.instructions.spaces import state_space
 from ptx.machine import SHARED_WINDOW, Machine, Mask
 from ptx.scalar_types import ScalarType
+from ptx.shared_memory import SharedMemory
 from ptx.syntax import Instruction
 
 _KNOWN = "global shared shared::cta gpu cta sys relaxed acquire release acq_rel noftz"
-_FUNCTIONS: dict[str, Callable] = {
+#: (old value, the thread's operands) -> new value
+_Combine = Callable[..., np.generic]
+_FUNCTIONS: dict[str, _Combine] = {
     "add": lambda old, b: old + b,
     "min": min,
     "max": max,
@@ -71,7 +75,7 @@ def _is_shared(space: str, addresses: np.ndarray) -> bool:
     )
 
 
-def _memory(machine: Machine, space: str, addresses: np.ndarray):
+def _memory(machine: Machine, space: str, addresses: np.ndarray) -> SharedMemory | GlobalAccess:
     return machine.shared if _is_shared(space, addresses) else machine.global_memory
 
 
@@ -80,7 +84,7 @@ def _within(space: str, addresses: np.ndarray) -> np.ndarray:
     return addresses - np.uint64(SHARED_WINDOW) if is_window else addresses
 
 
-def _combination(name: str, kind: ScalarType) -> Callable:
+def _combination(name: str, kind: ScalarType) -> _Combine:
     if name == "cas":
         return lambda old, compare, value: value if old == compare else old
     function = _FUNCTIONS[name]

@@ -70,8 +70,9 @@ def set_predicate(instruction: Instruction) -> Operation:
     compare = _comparison(instruction, kind, "and or xor ftz")
     combine = next((_COMBINE[m] for m in instruction.modifiers if m in _COMBINE), None)
     destination, *sources = instruction.operands
-    pair = destination if isinstance(destination, Pair) else Pair(destination, None)
-    writes = [writer(item, TYPES["pred"]) for item in (pair.first, pair.second) if item]
+    is_pair = isinstance(destination, Pair)
+    targets = (destination.first, destination.second) if is_pair else (destination,)
+    writes = [writer(target, TYPES["pred"]) for target in targets]
     reads = [reader(sources[0], kind), reader(sources[1], kind)]
     read_third = reader(sources[2], TYPES["pred"]) if combine else None
 

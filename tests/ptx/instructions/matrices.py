@@ -14,18 +14,21 @@ Source: PTX ISA, "Matrix Fragments for mma.m16n8k16 with floating point type" an
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from ptx.access import Operation, Read, address_reader, reader, vector_items, writer
 from ptx.float_formats import FORMATS
 from ptx.geometry import WARP_SIZE
 from ptx.instructions.elementwise import check_modifiers, unsupported
-from ptx.instructions.moves import note_wavefronts
+from ptx.instructions.spaces import note_wavefronts
 from ptx.instructions.warps import require_whole_warps
 from ptx.machine import Machine, Mask
 from ptx.scalar_types import TYPES
 from ptx.syntax import Instruction
 
+_Function = Callable[[np.ndarray], np.ndarray]
 _B32 = TYPES["b32"]
 _GROUPS, _PLACES = 8, 4
 _ROW_BYTES = 16
@@ -77,7 +80,9 @@ def _whole(machine: Machine, read: Read) -> np.ndarray:
     return value if value.ndim else np.full(machine.num_threads, value)
 
 
-def _matrix(machine: Machine, reads: list[Read], decode, arrange) -> np.ndarray:
+def _matrix(
+    machine: Machine, reads: list[Read], decode: _Function, arrange: _Function
+) -> np.ndarray:
     """A matrix of every warp, float32, out of its registers; those used last are kept.
 
     A fragment serves several products, and registers are never changed in place: the same arrays

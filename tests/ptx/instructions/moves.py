@@ -5,34 +5,21 @@ Source: PTX ISA, "Data Movement and Conversion Instructions".
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 
-from ptx.access import Operation, address_reader, reader, vector_items, writer
-from ptx.failures import FailureKind
-from ptx.faults import Fault
+from ptx.access import Operation, Write, address_reader, reader, vector_items, writer
 from ptx.instructions.elementwise import check_modifiers, operand_type, unsupported
+from ptx.instructions.spaces import FETCH, PUT, SPACES, state_space
 from ptx.machine import LOCAL_WINDOW, SHARED_WINDOW, Machine, Mask
 from ptx.scalar_types import TYPES, ScalarType, bits_type
-from ptx.syntax import Address, Instruction, Symbol, Vector
-from ptx.wavefronts import count_wavefronts
+from ptx.syntax import Address, Instruction, Operand, Symbol, Vector
 
-_SPACES = ("param", "shared", "shared::cta", "global", "const", "local")
 _CACHE = (
     "nc ca cg cs lu cv wb wt volatile relaxed weak acquire release cta gpu sys "
     "L1::evict_normal L1::evict_unchanged L1::evict_first L1::evict_last L1::no_allocate "
     "L2::evict_normal L2::evict_first L2::evict_last "
     "L2::64B L2::128B L2::256B v2 v4 v8"
 )
-
-
-def state_space(instruction: Instruction) -> str:
-    """Where the instruction's address points; generic where it does not say."""
-    for modifier in instruction.modifiers:
-        if modifier in _SPACES:
-            return modifier.removesuffix("::cta")
-    return "generic"
 
 
 def move(instruction: Instruction) -> Operation:
@@ -48,7 +35,7 @@ def move(instruction: Instruction) -> Operation:
     return lambda machine, mask: write(machine, read(machine), mask)
 
 
-def _unpack(target: Vector, source, kind: ScalarType) -> Operation:
+def _unpack(target: Vector, source: Operand, kind: ScalarType) -> Operation:
     part = bits_type(kind.num_bytes // len(target.items))
     read = reader(source, kind)
     writes = [writer(item, part) for item in target.items]
@@ -62,7 +49,7 @@ def _unpack(target: Vector, source, kind: ScalarType) -> Operation:
     return operation
 
 
-def _pack(target, source: Vector, kind: ScalarType) -> Operation:
+def _pack(target: Operand, source: Vector, kind: ScalarType) -> Operation:
     part = bits_type(kind.num_bytes // len(source.items))
     reads = [reader(item, part) for item in source.items]
     write = writer(target, kind)
@@ -94,13 +81,13 @@ def convert_address(instruction: Instruction) -> Operation:
 def load(instruction: Instruction) -> Operation:
     """ld in every space, scalars and vectors."""
     kind = operand_type(instruction)
-    check_modifiers(instruction, f"{_CACHE} {' '.join(_SPACES)}")
+    check_modifiers(instruction, f"{_CACHE} {' '.join(SPACES)}")
     space = state_space(instruction)
     writes = [writer(item, kind) for item in vector_items(instruction.operands[0])]
     if space == "param":
         return _load_parameter(instruction, kind, writes)
     read_address = address_reader(instruction.operands[1])
-    fetch = _FETCH[space]
+    fetch = FETCH[space]
     index = instruction.index
 
     def operation(machine: Machine, mask: Mask) -> None:
@@ -117,16 +104,16 @@ def load(instruction: Instruction) -> Operation:
     return operation
 
 
-def _load_parameter(instruction: Instruction, kind: ScalarType, writes: list) -> Operation:
+def _load_parameter(instruction: Instruction, kind: ScalarType, writes: list[Write]) -> Operation:
     address = instruction.operands[1]
     if not isinstance(address, Address):
         raise unsupported(instruction, "no address")
     read_address = address_reader(address)
-    is_fixed = isinstance(address.base, Symbol)
+    base, offset = address.base, address.offset
 
     def operation(machine: Machine, mask: Mask) -> None:
-        if is_fixed:
-            starts = np.uint64(machine.symbols[address.base.name] + address.offset)
+        if isinstance(base, Symbol):
+            starts = np.asarray(machine.symbols[base.name] + offset)
         else:
             starts = read_address(machine)
         for number, write in enumerate(writes):
@@ -140,10 +127,10 @@ def _load_parameter(instruction: Instruction, kind: ScalarType, writes: list) ->
 def store(instruction: Instruction) -> Operation:
     """st in every space, scalars and vectors."""
     kind = operand_type(instruction)
-    check_modifiers(instruction, f"{_CACHE} {' '.join(_SPACES)}")
+    check_modifiers(instruction, f"{_CACHE} {' '.join(SPACES)}")
     reads = [reader(item, kind) for item in vector_items(instruction.operands[1])]
     read_address = address_reader(instruction.operands[0])
-    put = _PUT[state_space(instruction)]
+    put = PUT[state_space(instruction)]
     index = instruction.index
 
     def operation(machine: Machine, mask: Mask) -> None:
@@ -153,80 +140,3 @@ def store(instruction: Instruction) -> Operation:
         put(machine, addresses, values, threads, index)
 
     return operation
-
-
-def _fetch_shared(machine, addresses, kind, count, threads, index) -> np.ndarray:
-    note_wavefronts(machine, addresses, kind.num_bytes * count, threads, index)
-    return np.ascontiguousarray(machine.shared.load(addresses, kind, count, threads).T)
-
-
-def _put_shared(machine, addresses, values, threads, index) -> None:
-    num_bytes = values[0].dtype.itemsize * len(values)
-    note_wavefronts(machine, addresses, num_bytes, threads, index)
-    machine.shared.store(addresses, values, threads)
-
-
-def note_wavefronts(
-    machine: Machine, addresses: np.ndarray, num_bytes: int, threads: np.ndarray, index: int
-) -> None:
-    """Count the wavefronts of one access to shared memory."""
-    if len(threads):
-        found, least = count_wavefronts(addresses, num_bytes, threads)
-        machine.statistics.add_wavefronts(index, found, least)
-
-
-def _fetch_generic(machine, addresses, kind, count, threads, index) -> list[np.ndarray]:
-    values = [np.empty(len(threads), kind.dtype) for _ in range(count)]
-    for space, chosen, within in _windows(addresses):
-        parts = _FETCH[space](machine, within, kind, count, threads[chosen], index)
-        for value, part in zip(values, parts, strict=True):
-            value[chosen] = part
-    return values
-
-
-def _put_generic(machine, addresses, values, threads, index) -> None:
-    for space, chosen, within in _windows(addresses):
-        parts = [value[chosen] for value in values]
-        _PUT[space](machine, within, parts, threads[chosen], index)
-
-
-def _windows(addresses: np.ndarray):
-    """Yield (space, places, addresses in that space) of generic addresses."""
-    is_local = addresses >= np.uint64(LOCAL_WINDOW)
-    is_shared = (addresses >= np.uint64(SHARED_WINDOW)) & ~is_local
-    is_global = ~is_local & ~is_shared
-    for space, chosen, window in (
-        ("global", is_global, 0),
-        ("shared", is_shared, SHARED_WINDOW),
-        ("local", is_local, LOCAL_WINDOW),
-    ):
-        if chosen.any():
-            yield space, np.flatnonzero(chosen), addresses[chosen] - np.uint64(window)
-
-
-def _refuse(machine, addresses, values, threads, index) -> None:
-    raise Fault(FailureKind.READ_ONLY, "constant memory", thread=int(threads[0]))
-
-
-_FETCH: dict[str, Callable] = {
-    "global": lambda machine, addresses, kind, count, threads, index: machine.global_memory.load(
-        addresses, kind, count, threads
-    ),
-    "shared": _fetch_shared,
-    "local": lambda machine, addresses, kind, count, threads, index: machine.local.load(
-        addresses, kind, count, threads
-    ),
-    "generic": _fetch_generic,
-}
-_FETCH["const"] = _FETCH["global"]
-_PUT: dict[str, Callable] = {
-    "global": lambda machine, addresses, values, threads, index: machine.global_memory.store(
-        addresses, values, threads
-    ),
-    "shared": _put_shared,
-    "local": lambda machine, addresses, values, threads, index: machine.local.store(
-        addresses, values, threads
-    ),
-    "generic": _put_generic,
-    "const": _refuse,
-}

@@ -22,7 +22,7 @@ _U32 = TYPES["u32"]
 _PRED = TYPES["pred"]
 
 
-def require_members(machine: Machine, mask: Mask, members: np.ndarray) -> None:
+def require_members(machine: Machine, mask: Mask, members: np.ndarray | np.uint32) -> None:
     """Check that all threads named in a member mask execute the instruction, and are named.
 
     Raises:
@@ -98,7 +98,8 @@ def shuffle(instruction: Instruction) -> Operation:
     return operation
 
 
-_LANE_CHOICE: dict[str, Callable] = {
+#: (lane, amount, segment) -> source lane
+_LANE_CHOICE: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]] = {
     "up": lambda lane, by, segment: lane - by,
     "down": lambda lane, by, segment: lane + by,
     "bfly": lambda lane, by, segment: lane ^ by,
