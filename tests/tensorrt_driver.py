@@ -76,7 +76,7 @@ class Walk:
 
     case: {"op", "attributes", "inputs": [[type name, [sizes or names]]], "ranges": {name: [min,
     opt, max]}, "sizes": [{name: value}], "launch"}; a name is a size that is known only when the
-    engine runs; "launch": false compiles no kernel.
+    engine runs; "launch" names the tactics to compile, all of them if it is not there.
     """
 
     def __init__(self, trt: Any, case: dict[str, Any]) -> None:
@@ -116,7 +116,7 @@ class Walk:
         combinations = [found[i : i + count + 1] for i in range(0, len(found), count + 1)]
         plugin.configure_plugin(in_out[:count], in_out[count:])
         tactics = sorted(plugin.get_valid_tactics())
-        launched = tactics if self.case.get("launch", True) else []
+        launched = [t for t in tactics if t in self.case.get("launch", tactics)]
         return {
             "outputs": [t.name for t in outputs],
             "shapes": [[e.at(sizes) for e in shapes[0]] for sizes in self.case["sizes"]],

@@ -92,7 +92,7 @@ def plugin_case(node, tensors):
     }
     names = schema.OPS[node.op_type].inputs
     return {
-        "op": node.op_type, "attributes": attributes, "launch": False,
+        "op": node.op_type, "attributes": attributes, "launch": [],
         "inputs": [known[n] if n in known else rest[n] for n in names],
         "ranges": {"N": [1, 2, 8]}, "sizes": [{"N": 2}],
     }  # fmt: skip
