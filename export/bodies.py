@@ -50,8 +50,14 @@ def add_bytes(body: BodyBuilder) -> str:
     return body.op("Add", numbers, body.constant(_BYTE_OFFSET, np.int32))
 
 
-def add_linear(body: BodyBuilder, weight: str) -> str:
-    """x (..., I), weight (O, I), bias (O) -> x W^T + bias."""
+def add_linear(body: BodyBuilder, weight: str, *, is_matrix: bool = False) -> str:
+    """x (..., I), weight (O, I), bias (O) -> x W^T + bias.
+
+    With is_matrix x is (B, I), and Gemm takes the weight as it lies: for few rows TensorRT-RTX
+    would write the transposed weight to memory first.
+    """
+    if is_matrix:
+        return body.op("Gemm", "x", weight, "bias", transB=1)
     transposed = body.op("Transpose", weight, perm=[1, 0])  # (I, O)
     return body.op("Add", body.op("MatMul", "x", transposed), "bias")
 

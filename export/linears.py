@@ -152,8 +152,9 @@ class Linears:
             function = function_body(op)
         elif self._form == "inlined":
             function = specialized_function(
-                op, layout, row_groups=layer.row_groups, activation=activation
-            )
+                op, layout, row_groups=layer.row_groups, activation=activation,
+                is_matrix=len(output_shape) == 2,
+            )  # fmt: skip
         return graph.codebook_op(
             name, op, [*before, *weights, *behind],
             schema.attributes_from_layout(op, layout, activation=activation),

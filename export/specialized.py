@@ -24,7 +24,12 @@ from .bodies import (
 
 
 def specialized_function(
-    op: OpSchema, layout: Layout, *, row_groups: int, activation: str = "none"
+    op: OpSchema,
+    layout: Layout,
+    *,
+    row_groups: int,
+    activation: str = "none",
+    is_matrix: bool = False,
 ) -> onnx.FunctionProto:
     """Body of one configuration of an op, for float32 and float16.
 
@@ -33,6 +38,7 @@ def specialized_function(
         layout: sizes, column order and byte order; any number of rows O that R divides.
         row_groups: R, codebooks per weight.
         activation: of CodebookGemm, one of `vq4dit.plugins.reference.ACTIVATIONS`.
+        is_matrix: x of CodebookGemm is (B, I).
     Returns:
         A function of the op's name whose `overload` names the configuration.
     Raises:
@@ -43,12 +49,17 @@ def specialized_function(
     body = BodyBuilder()
     output = _add_decode(body, layout, row_groups)
     if op is not CODEBOOK_DECODE:
-        output = add_residual_or_activation(body, op, add_linear(body, output), activation)
-    overload = overload_name(layout, row_groups=row_groups, activation=activation)
+        linear = add_linear(body, output, is_matrix=is_matrix)
+        output = add_residual_or_activation(body, op, linear, activation)
+    overload = overload_name(
+        layout, row_groups=row_groups, activation=activation, is_matrix=is_matrix
+    )
     return make_function(op, body, output, overload=overload)
 
 
-def overload_name(layout: Layout, *, row_groups: int, activation: str) -> str:
+def overload_name(
+    layout: Layout, *, row_groups: int, activation: str, is_matrix: bool = False
+) -> str:
     """Name of a configuration; equal exactly where the bodies are equal."""
     parts = (
         f"i{layout.in_features}",
@@ -58,6 +69,7 @@ def overload_name(layout: Layout, *, row_groups: int, activation: str) -> str:
         layout.group_order.name.lower(),
         layout.assignment_layout.name.lower(),
         activation,
+        *(["matrix"] if is_matrix else []),
     )
     return "_".join(parts)
 

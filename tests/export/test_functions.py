@@ -43,8 +43,9 @@ def op_model(tmp_path, kind, op, layer, activation, dtype=TensorProto.FLOAT, lea
     function = function_body(op)
     if kind == "specialized":
         function = specialized_function(
-            op, layout, row_groups=layer.row_groups, activation=activation
-        )
+            op, layout, row_groups=layer.row_groups, activation=activation,
+            is_matrix=op is schema.CODEBOOK_GEMM and len(leading) == 1,
+        )  # fmt: skip
     node = helper.make_node(
         op.name, op.inputs, ["y"], domain=schema.DOMAIN, overload=function.overload,
         **schema.attributes_from_layout(op, layout, activation=activation),
@@ -192,12 +193,13 @@ def test_each_configuration_has_its_own_overload():
         replace(base, assignment_layout=FOUR_MAJOR),
     ]
     names = {
-        overload_name(layout, row_groups=groups, activation=activation)
+        overload_name(layout, row_groups=groups, activation=activation, is_matrix=is_matrix)
         for layout in layouts
         for groups in (1, 3)
         for activation in reference.ACTIVATIONS
+        for is_matrix in (False, True)
     }
-    assert len(names) == len(layouts) * 2 * len(reference.ACTIVATIONS)
+    assert len(names) == len(layouts) * 4 * len(reference.ACTIVATIONS)
 
 
 @pytest.mark.parametrize("op", schema.OPS.values(), ids=schema.OPS)
