@@ -57,7 +57,10 @@ class RayExecutor:
         """Start a cluster on this machine, or join one."""
         local = {"num_cpus": num_cpus, "include_dashboard": False} if address == LOCAL else {}
         try:
-            self._ray.init(address=address, logging_level=logging.ERROR, **local)
+            # What workers print must not get into a command's own output.
+            self._ray.init(
+                address=address, logging_level=logging.ERROR, log_to_driver=False, **local
+            )
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise BackendUnavailable(
                 f"no Ray cluster at {address!r} ({error}); start one with `ray start --head`, "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import sys
@@ -20,6 +21,7 @@ from vq4dit.calibrate.executor import InProcess
 from vq4dit.calibrate.ray_executor import RayExecutor
 from vq4dit.calibrate.recipe import RECIPES
 from vq4dit.calibrate.run import calibrate
+from vq4dit.cli import main
 from vq4dit.errors import ArtifactError, BackendUnavailable, OptionError, ShapeError, Vq4ditError
 
 ray = pytest.importorskip("ray", reason="ray is not installed")
@@ -45,16 +47,9 @@ def cluster():
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("RAY_AUTH_MODE", "disabled")
         patch.setenv("PYTHONPATH", str(Path(support_tasks.__file__).parent))
-        ray.init(
-            address="local",
-            num_cpus=2,
-            include_dashboard=False,
-            object_store_memory=100 * 2**20,
-            log_to_driver=False,
-            logging_level="ERROR",
-        )
-        yield
-        ray.shutdown()
+        with RayExecutor("local", Compute(threads=1), workers=2):
+            yield
+        assert not ray.is_initialized()
 
 
 @pytest.fixture(scope="module")
@@ -141,6 +136,13 @@ def test_the_bytes_do_not_depend_on_who_works(checkpoint, tmp_path, options):
     assert first.distill == second.distill
 
 
+def test_the_command_prints_its_json_alone(checkpoint, tmp_path, capsys):
+    path = tmp_path / "x.vq.safetensors"
+    arguments = ["calibrate", str(checkpoint), "-o", str(path), "--method", "kmeans", "--quiet"]
+    assert main([*arguments, "--json", "--threads", "1", "--ray", "local"]) == 0
+    assert json.loads(capsys.readouterr().out)["total_bytes"] == path.stat().st_size
+
+
 class _Stop(Exception):
     pass
 
@@ -165,7 +167,7 @@ def test_goes_on_where_a_run_on_the_cluster_was_stopped(checkpoint, tmp_path):
 def test_a_cluster_too_small_for_one_task_is_refused():
     with pytest.raises(OptionError, match="has 2 CPUs and 0 GPUs; one task needs 3 CPUs"):
         RayExecutor("local", Compute(threads=3))
-    assert ray.is_initialized()
+    assert ray.is_initialized()  # it was there before
 
 
 def test_a_checkpoint_travels_as_its_path(checkpoint, tmp_path):
