@@ -56,7 +56,7 @@ def exit_code(arguments):
     [
         (["--cfg-channels", "0"], "'0', needed a number from 1, or all", 2),
         (["--cfg-channels", "some"], "'some', needed a number from 1, or all", 2),
-        (["--vae", "no-such-folder"], "config.json", 1),
+        (["--vae", "no-such-folder"], "no-such-folder: no such file", 1),
     ],
 )
 def test_bad_options_leave_nothing(checkpoint, tmp_path, capsys, options, message, code):
