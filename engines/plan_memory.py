@@ -8,8 +8,8 @@ from vq4dit.errors import BackendUnavailable
 from vq4dit.runtime.gpu import Gpu
 
 #: Host memory of a builder: the process with its libraries, and this many copies of the weights.
-#: Peaks of TensorRT-RTX 1.7: 0.32 GiB for 3 MB of weights, 1.1 GiB for 0.18 GB, 4.3 GiB for 1.35 GB.
-#: Those of TensorRT itself are not measured.
+#: Peaks of TensorRT-RTX 1.7: 0.32 GiB for 3 MB of weights, 1.1 for 0.18 GB, 4.3 for 1.35 GB. Those
+#: of TensorRT itself are not measured.
 BASE_BYTES = 600 << 20
 WEIGHT_COPIES = 3.5
 
