@@ -80,7 +80,7 @@ def _architectures(rows: list[dict[str, Any]]) -> list[str]:
 
 def _ratios(rows: list[dict[str, Any]], plain: str) -> str:
     found = [
-        f"{row['tile']} w{row['threads'] // 32} {row[plain]['ratio']:.2f}"
+        f"{row['name'].rpartition('none_')[2]} {row[plain]['ratio']:.2f}"
         for row in rows
         if row[plain]
     ]

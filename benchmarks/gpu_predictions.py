@@ -27,6 +27,7 @@ from vq4dit.plugins.cuda.efficiency import ASSUMED, Efficiencies
 from vq4dit.plugins.cuda.gpu_table import GPUS, Gpu
 from vq4dit.plugins.cuda.selection import (
     AHEAD_OF_TIME,
+    UNASKED_SHARED,
     WITH_DECODE,
     WITH_SPLIT,
     Launcher,
@@ -82,7 +83,9 @@ def token_ratio(m: int, launcher: Launcher = AHEAD_OF_TIME) -> Ratio:
     return ratio
 
 
-def adaln_ratio(m: int, *, blocks: int = 1, dense_launches: int = 1) -> Ratio:
+def adaln_ratio(
+    m: int, *, blocks: int = 1, dense_launches: int = 1, launcher: Launcher = AHEAD_OF_TIME
+) -> Ratio:
     """adaLN of some blocks in one launch of ours, against so many launches of fp16."""
 
     def ratio(gpu: Gpu, efficiencies: Efficiencies) -> float:
@@ -90,7 +93,9 @@ def adaln_ratio(m: int, *, blocks: int = 1, dense_launches: int = 1) -> Ratio:
         each = blocks // dense_launches * n
         dense = choose_dense(gpu, m, each, k, efficiencies=efficiencies).seconds
         weight = CodebookFormat.from_bits(2, row_groups=blocks)
-        ours = choose_codebook(gpu, m, blocks * n, k, weight, efficiencies=efficiencies).seconds
+        ours = choose_codebook(
+            gpu, m, blocks * n, k, weight, launcher=launcher, efficiencies=efficiencies
+        ).seconds
         return dense_launches * dense / ours
 
     return ratio
@@ -101,6 +106,11 @@ GOALS = (
         name="GEMM, M = 512, geo-mean of 4",
         wanted={"a100-40": 0.9, "a100-80": 0.9, "orin-agx": 0.9},
         ratio=token_ratio(512),
+    ),
+    Goal(
+        name="the same, with 48 KiB of shared memory a block",
+        wanted={},
+        ratio=token_ratio(512, UNASKED_SHARED),
     ),
     Goal(
         name="the same, best of fused and decode-then-GEMM",
@@ -121,6 +131,11 @@ GOALS = (
         name="the same, fp16 in one launch too",
         wanted={},
         ratio=adaln_ratio(2, blocks=BLOCKS),
+    ),
+    Goal(
+        name="fp16 in 28, ours with 48 KiB of shared memory a block",
+        wanted={},
+        ratio=adaln_ratio(2, blocks=BLOCKS, dense_launches=BLOCKS, launcher=UNASKED_SHARED),
     ),
     Goal(
         name="GEMV, M = 4, one layer",

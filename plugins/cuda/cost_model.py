@@ -68,9 +68,7 @@ def predict_gemm(
         ShapeError: a size is not positive.
     """
     check_sizes(m, n, k)
-    columns = 0 if weight else tile.block_n
-    x_bytes = tile.stages * tile.split_k * (tile.block_m + columns) * tile.depth * _HALF
-    resident = _resident(gpu, tile, x_bytes, weight)
+    resident = _resident(gpu, tile, gemm_shared_bytes(tile, weight))
     if resident == 0:
         return None
     blocks = ceil(m / tile.block_m) * _column_blocks(n, tile, weight) * split_k
@@ -122,8 +120,7 @@ def predict_gemv(
         ShapeError: a size is not positive.
     """
     check_sizes(m, n, k)
-    x_bytes = (tile.block_m + 1) * (tile.stages * tile.split_k * STEP + 8) * _HALF
-    resident = _resident(gpu, tile, x_bytes, weight)
+    resident = _resident(gpu, tile, gemv_shared_bytes(tile, weight))
     if resident == 0:
         return None
     row_blocks = ceil(m / tile.block_m)
@@ -235,11 +232,25 @@ def gemv_wavefronts(tile: LaunchTile) -> dict[str, float]:
     }
 
 
-def _resident(gpu: Gpu, tile: LaunchTile, x_bytes: int, weight: CodebookFormat | None) -> int:
+def gemm_shared_bytes(tile: LaunchTile, weight: CodebookFormat | None) -> int:
+    """Shared memory of a block: the stages of x, and of W or the replicated codebook."""
+    rows = tile.block_m + (0 if weight else tile.block_n)
+    stages = tile.stages * tile.split_k * rows * tile.depth * _HALF
+    sums = (tile.split_k - 1) * tile.block_m * tile.block_n * _FLOAT  # in place of the stages
+    return max(stages, sums) + (weight.shared_bytes if weight else 0)
+
+
+def gemv_shared_bytes(tile: LaunchTile, weight: CodebookFormat) -> int:
+    """The same of our GEMV: all rows of x for the steps held, and one row of zeros."""
+    row = tile.stages * tile.split_k * STEP * _HALF + 16
+    held = tile.block_m * row + _BANK_BYTES
+    sums = (tile.split_k - 1) * tile.block_m * tile.block_n * _FLOAT
+    return max(held, sums) + weight.shared_bytes
+
+
+def _resident(gpu: Gpu, tile: LaunchTile, shared_bytes: int) -> int:
     return gpu.limits.resident_blocks(
-        threads=tile.threads,
-        registers=tile.registers,
-        shared_bytes=x_bytes + (weight.shared_bytes if weight else 0),
+        threads=tile.threads, registers=tile.registers, shared_bytes=shared_bytes
     )
 
 

@@ -11,7 +11,15 @@ from dataclasses import dataclass, replace
 from vq4dit.errors import OptionError
 
 from .codebook_format import CodebookFormat
-from .cost_model import predict_decode, predict_dense_gemv, predict_gemm, predict_gemv
+from .configuration import MAX_SHARED_BYTES, UNASKED_SHARED_BYTES
+from .cost_model import (
+    gemm_shared_bytes,
+    gemv_shared_bytes,
+    predict_decode,
+    predict_dense_gemv,
+    predict_gemm,
+    predict_gemv,
+)
 from .cost_terms import Prediction
 from .efficiency import ASSUMED, Efficiencies
 from .gpu_table import Gpu
@@ -35,15 +43,20 @@ class Launcher:
         may_decode: the graph may decode the weight and multiply by a GEMM library.
         may_split: thread blocks may share a tile of y along K through a workspace. None of our
             kernels does: it is there to tell what it would bring.
+        max_shared_bytes: dynamic shared memory of a block that the launcher asks for.
     """
 
     may_decode: bool = False
     may_split: bool = False
+    max_shared_bytes: int = MAX_SHARED_BYTES
 
 
 #: One launch of ours, no workspace: all that TensorRT's ahead-of-time plugins can do, and all that
 #: the kernels need.
 AHEAD_OF_TIME = Launcher()
+
+#: The same where TensorRT does not ask for more shared memory than a launch has without asking.
+UNASKED_SHARED = Launcher(max_shared_bytes=UNASKED_SHARED_BYTES)
 
 #: As well: nodes CodebookDecode and MatMul in place of CodebookGemm.
 WITH_DECODE = Launcher(may_decode=True)
@@ -99,6 +112,7 @@ def codebook_candidates(
             efficiencies=efficiencies,
         )
         for tile in CODEBOOK_GEMMS
+        if gemm_shared_bytes(tile, weight) <= launcher.max_shared_bytes
         for split in splits
     ]  # fmt: skip
     found += [
@@ -108,6 +122,7 @@ def codebook_candidates(
         )
         for tile in CODEBOOK_GEMVS
         if m <= _GEMV_ROWS
+        and gemv_shared_bytes(tile, weight) <= launcher.max_shared_bytes
     ]  # fmt: skip
     if launcher.may_decode:
         found.append(

@@ -11,7 +11,12 @@ from tolerances import CUDA_FP16_RELATIVE
 
 from vq4dit.errors import BackendUnavailable
 from vq4dit.plugins.cuda.compile import SMS, set_ptx_version
-from vq4dit.plugins.cuda.configuration import GEMM_TILES, GEMV_TILES, KernelConfiguration
+from vq4dit.plugins.cuda.configuration import (
+    GEMM_TILES,
+    GEMV_TILES,
+    UNASKED_SHARED_BYTES,
+    KernelConfiguration,
+)
 from vq4dit.plugins.cuda.launch_table import CODEBOOK_GEMMS, CODEBOOK_GEMVS
 from vq4dit.plugins.cuda.nvrtc import load_nvrtc
 
@@ -23,6 +28,10 @@ LOOP_RATIO = 1.2
 #: The same over our own kernel without its decoding, whose loop is shorter than Triton's: a look-up
 #: (shift, logic, load) serves 2 or 4 tensor-core products, half of an ldmatrix the twin's.
 TWIN_RATIO = 1.4
+
+#: Both for the tiles that get by with the shared memory of every launch: two stages leave so little
+#: to a plain loop that the decoding weighs more.
+FALLBACK_LOOP_RATIO, FALLBACK_TWIN_RATIO = 1.25, 1.5
 
 #: The cost model's table of counts, or its estimate for tiles that are not in the table, against
 #: the compiler of the day: instructions bind no kernel, registers decide over one block more.
@@ -50,19 +59,23 @@ def static():
 
 
 def tile_name(tile):
-    return f"{tile.block_m}x{tile.block_n}w{tile.warp_m}x{tile.warp_n}/{tile.split_k}"
+    shape = f"{tile.block_m}x{tile.block_n}w{tile.warp_m}x{tile.warp_n}"
+    return f"{shape}s{tile.stages}/{tile.split_k}"
 
 
 def check(row, comparable):
+    is_fallback = row["shared_bytes"] <= UNASKED_SHARED_BYTES
+    loop_ratio = FALLBACK_LOOP_RATIO if is_fallback else LOOP_RATIO
+    twin_ratio = FALLBACK_TWIN_RATIO if is_fallback else TWIN_RATIO
     assert (row["spills"], row["stack_bytes"]) == (0, 0)
     assert row["blocks_per_sm"] >= 1
     assert row["loop"]["HMMA"] == row["twin"]["loop"]["HMMA"]
     if row["sm"] in comparable:
-        assert row["twin"]["ratio"] <= TWIN_RATIO
+        assert row["twin"]["ratio"] <= twin_ratio
     if row["triton"] is not None:
         assert row["triton"]["spills"] == 0
         assert row["triton"]["loop"]["HMMA"] == row["loop"]["HMMA"]
-        assert row["triton"]["ratio"] <= LOOP_RATIO
+        assert row["triton"]["ratio"] <= loop_ratio
 
 
 @pytest.mark.parametrize(("kernel", "tiles", "modelled"), [

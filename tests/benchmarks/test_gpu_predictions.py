@@ -54,8 +54,8 @@ def test_report_says_predicted_everywhere(bench):
     [
         ("GEMM, M = 512, geo-mean", "a100-40"),
         ("GEMM, M = 512, geo-mean", "orin-agx"),
-        ("fp16 in 28", "a100-40"),
-        ("fp16 in 28", "orin-agx"),
+        ("M = 2, fp16 in 28", "a100-40"),
+        ("M = 2, fp16 in 28", "orin-agx"),
         ("GEMV, M = 4", "a100-40"),
         ("GEMV, M = 4", "orin-agx"),
     ],

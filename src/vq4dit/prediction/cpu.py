@@ -116,7 +116,10 @@ def op_class(op: StepOp, implementation: str) -> str:
 def quantities(
     op: StepOp, implementation: str, *, cold_share: float = 0.0, bits: int = 2
 ) -> dict[str, float]:
-    """What an operation does, in numbers; "call" is 1 for each operation."""
+    """What an operation does, in numbers; "call" is 1 for each operation.
+
+    Activation "bare" means a dense product alone, as a benchmark runs it.
+    """
     name = op_class(op, implementation)
     if op.kind == "attention":
         return {
@@ -135,7 +138,8 @@ def quantities(
         outputs["residual_outputs"] = 1.0 * op.m * n
     if name.startswith("linear/fp32"):
         return {
-            "call": op.count,
+            # a bare product is one node, in an engine bias and more are nodes of their own
+            "bare_call" if op.activation == "bare" else "call": op.count,
             "multiply_adds": 1.0 * op.m * n * op.k,
             "weights": 1.0 * n * op.k,
             "cold_weights": cold_share * n * op.k,

@@ -7,11 +7,21 @@ from support_cuda import (
     require_compiler,
 )
 
+from vq4dit.plugins.cuda.codebook_format import CodebookFormat
 from vq4dit.plugins.cuda.configuration import GEMM_TILES, GEMV_TILES
-from vq4dit.plugins.cuda.cost_model import gemm_wavefronts, gemv_wavefronts
+from vq4dit.plugins.cuda.cost_model import (
+    gemm_shared_bytes,
+    gemm_wavefronts,
+    gemv_shared_bytes,
+    gemv_wavefronts,
+)
 from vq4dit.plugins.cuda.launch_table import CODEBOOK_GEMMS, CODEBOOK_GEMVS, STEP, LaunchTile
+from vq4dit.plugins.layout import CONFIGURATIONS, GroupOrder
 
 require_compiler()
+
+ORDERS = {1: GroupOrder.MMA32, 2: GroupOrder.MMA16, 3: GroupOrder.CONTIGUOUS,
+          4: GroupOrder.CONTIGUOUS}  # fmt: skip
 
 
 def name(tile):
@@ -40,6 +50,19 @@ def test_gemv_reads_shared_memory_as_often_as_the_model_says(tile, modelled):
         m=tile.block_m, out_features=tile.block_n, in_features=steps * STEP,
     )  # fmt: skip
     assert_reads(run.report, gemv_wavefronts(modelled), steps)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 3, 4])
+def test_shared_memory_is_that_of_the_launch(bits):
+    weight = CodebookFormat.from_bits(bits)
+    quantization = (*CONFIGURATIONS[bits], ORDERS[bits])
+    for kernel, tiles, modelled, size in (
+        ("gemm", GEMM_TILES, CODEBOOK_GEMMS, gemm_shared_bytes),
+        ("gemv", GEMV_TILES, CODEBOOK_GEMVS, gemv_shared_bytes),
+    ):
+        for tile, model in zip(tiles, modelled, strict=True):
+            configuration = configuration_of(kernel, tile, quantization)
+            assert size(model, weight) == configuration.shared_bytes
 
 
 def assert_reads(report, wavefronts, steps):
