@@ -145,11 +145,12 @@ def choose_codebook(
     bytes_per_output: float = 2,
     efficiencies: Efficiencies = ASSUMED,
 ) -> Prediction:
-    """The fastest of `codebook_candidates`."""
-    return codebook_candidates(
+    """The fastest of `codebook_candidates`; OptionError where nothing can be launched."""
+    found = codebook_candidates(
         gpu, m, n, k, weight, launcher=launcher, bytes_per_output=bytes_per_output,
         efficiencies=efficiencies,
-    )[0]  # fmt: skip
+    )  # fmt: skip
+    return _fastest(list(found))
 
 
 def decode_then_gemm(
