@@ -55,6 +55,8 @@ def test_reading_what_another_block_writes_is_a_race():
 def test_writing_where_another_block_has_read_is_a_race():
     body = "ld.global.b32 %y, [%rd0+{place}]; setp.eq.u32 %p, %all, 5; @%p st.global.b32 [%rd0], 1;"
     assert failure(body.format(place=0), [words(8)], block=1, grid=8) is FailureKind.RACE
+    last_reader = body.format(place=0).replace("%all, 5;", "%all, 7;")
+    assert failure(last_reader, [words(8)], block=1, grid=8) is FailureKind.RACE
     run_body(MINE + body.format(place=4), [words(8)], block=1, grid=8, declarations=DECLARATIONS)
 
 

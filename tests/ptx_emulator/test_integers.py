@@ -89,30 +89,29 @@ def test_saturated_sums():
 
 
 @pytest.mark.parametrize("name", ["add", "sub"])
-def test_carry_makes_128_bits(name):
-    values = [edge << 64 | other for edge in EDGES[::2] for other in EDGES[1::2]]
-    a, b = values, values[::-1]
-    low, high = (1 << 64) - 1, 64
-    body = f"{name}.cc.u64 %d, %a, %b; {name}c.u64 %high, %c, %e;"
-    results = []
-    for word in ("%d", "%high"):
-        results.append(
-            evaluate(
-                body + f"mov.u64 %d, {word};",
-                "u64",
-                [
-                    ("u64", np.array([v & low for v in a], np.uint64)),
-                    ("u64", np.array([v & low for v in b], np.uint64)),
-                    ("u64", np.array([v >> high for v in a], np.uint64)),
-                    ("u64", np.array([v >> high for v in b], np.uint64)),
-                ],
-                declarations=".reg .b64 %high;",
-            )
+def test_carry_links_three_words(name):
+    values = [high << 64 | edge for edge in EDGES for high in (0, 1, 0xFFFFFFFF)]
+    cases = [(x, y) for x in values for y in values[::7]]
+    low = [np.array([pair[n] & (1 << 64) - 1 for pair in cases], np.uint64) for n in (0, 1)]
+    high = [np.array([pair[n] >> 64 for pair in cases], np.uint32) for n in (0, 1)]
+    sources = [*(("u64", v) for v in low), *(("u32", v) for v in high)]
+    body = f"""mov.b64 {{%x0, %x1}}, %a; mov.b64 {{%y0, %y1}}, %b;
+    {name}.cc.u32 %z0, %x0, %y0;
+    {name}c.cc.u32 %z1, %x1, %y1;
+    {name}c.u32 %z2, %c, %e;
+    mov.u32 %d, %z{{word}};"""
+    words = [
+        evaluate(
+            body.replace("{word}", str(word)),
+            "u32",
+            sources,
+            declarations=".reg .b32 %x<2>, %y<2>, %z<3>;",
         )
+        for word in range(3)
+    ]
     function = int.__add__ if name == "add" else int.__sub__
-    expected = [function(x, y) % (1 << 128) for x, y in zip(a, b, strict=True)]
-    found = [int(h) << 64 | int(w) for w, h in zip(*results, strict=True)]
-    assert found == expected
+    found = [int(z) << 64 | int(y) << 32 | int(x) for x, y, z in zip(*words, strict=True)]
+    assert found == [function(x, y) % (1 << 96) for x, y in cases]
 
 
 def test_absolute_difference_and_dot():

@@ -153,6 +153,12 @@ def test_structures_as_parameters():
 LOAD = "mul.wide.u32 %at, %thread, {step}; add.s64 %at, %at, %rd0; ld.global.{kind} {to}, [%at];"
 
 
+def test_the_last_bytes_of_a_buffer_are_its_end():
+    half = np.zeros(6, np.uint8)
+    body = "ld.global.b32 %x, [%rd0+4];"
+    assert failure(body, [half], declarations=PLACES, block=1) is FailureKind.OUT_OF_BOUNDS
+
+
 def test_global_bounds_and_alignment():
     x = np.zeros(31, np.uint32)
     one = LOAD.format(step=4, kind="b32", to="%x")
