@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from vq4dit.errors import OptionError
 
 from .codebook_format import CodebookFormat
-from .configuration import MAX_SHARED_BYTES, UNASKED_SHARED_BYTES
+from .configuration import MAX_SHARED_BYTES
 from .cost_model import (
     gemm_shared_bytes,
     gemv_shared_bytes,
@@ -24,6 +24,7 @@ from .cost_terms import Prediction
 from .efficiency import ASSUMED, Efficiencies
 from .gpu_table import Gpu
 from .launch_table import CODEBOOK_GEMMS, CODEBOOK_GEMVS, LIBRARY_GEMMS
+from .sm_limits import UNASKED_SHARED_BYTES
 
 #: Blocks that may share one tile of y along K.
 _SPLITS = (1, 2, 3, 4)

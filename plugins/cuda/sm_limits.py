@@ -11,6 +11,9 @@ from math import ceil
 from vq4dit.errors import OptionError
 
 WARP = 32
+#: Dynamic shared memory of a block that a launch has without asking for more (same appendix).
+UNASKED_SHARED_BYTES = 48 * 1024
+
 _RESERVED_SHARED = 1024  # bytes that the system takes of every block's shared memory
 _REGISTER_UNIT = 256  # registers are given to warps in units of this many
 _KIB = 1 << 10

@@ -11,14 +11,10 @@ from tolerances import CUDA_FP16_RELATIVE
 
 from vq4dit.errors import BackendUnavailable
 from vq4dit.plugins.cuda.compile import SMS, set_ptx_version
-from vq4dit.plugins.cuda.configuration import (
-    GEMM_TILES,
-    GEMV_TILES,
-    UNASKED_SHARED_BYTES,
-    KernelConfiguration,
-)
+from vq4dit.plugins.cuda.configuration import GEMM_TILES, GEMV_TILES, KernelConfiguration
 from vq4dit.plugins.cuda.launch_table import CODEBOOK_GEMMS, CODEBOOK_GEMVS
 from vq4dit.plugins.cuda.nvrtc import load_nvrtc
+from vq4dit.plugins.cuda.sm_limits import UNASKED_SHARED_BYTES
 
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
 
