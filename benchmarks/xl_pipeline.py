@@ -4,9 +4,10 @@ Real sizes and layout, random weights: no picture comes out of it, but every par
 with the public weights. The quantized artifact is that of `xl_scale.py` (latents of 32 x 32); for
 512 x 512 its position table is computed for latents of 64 x 64, as the public 512 model has it. The
 VAEs are random ones with the public sizes: Stable Diffusion's (decoder of 49 M parameters) and
-TAESD's. The 512 engine's latents are decoded three ways: whole, in tiles of 32 x 32, and by TAESD.
+TAESD's. Latents of 64 x 64 are decoded three ways: whole, in tiles of 32 x 32, and by TAESD.
 
     python benchmarks/xl_pipeline.py --work FOLDER [--steps 2] [--threads 2] [--parity]
+                                     [--only engines | decoders]
 
 FOLDER holds kmeans.vq.safetensors of `xl_scale.py`; engines that are there are taken. Every engine
 and every decoder runs in a process of its own. `--parity` also compares one step at both sizes with
@@ -21,6 +22,7 @@ import resource
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -122,7 +124,6 @@ def draw(name: str, work: Path, steps: int, threads: int) -> dict[str, Any]:
         decoded = time.perf_counter()
         memory["decode"] = _peak()
         shape = p.manifest.image_shape
-    np.save(work / f"{name}.latents.npy", latents)
     return {
         "engine": name,
         "steps": steps,
@@ -164,13 +165,14 @@ def parity(name: str, work: Path) -> dict[str, Any]:
 
 
 def decode(name: str, work: Path, threads: int) -> dict[str, Any]:
-    """Decode the latents of the 512 engine; only this decoder is in the process."""
+    """Decode seeded latents, 64 x 64; only this decoder is in the process."""
+    from vq4dit.runtime.noise import INITIAL_STEP, gaussian_noise
     from vq4dit.runtime.ort_session import OrtDecoderSession
     from vq4dit.runtime.tiled_decoder import TiledDecoder
 
     vae, tile = DECODERS[name]
-    latents = np.load(work / "xl-512.latents.npy")
-    size = latents.shape[-1]
+    size = ENGINES["xl-512"]
+    latents = gaussian_noise(0, np.arange(1), INITIAL_STEP, (4, size, size))
     before = _peak()
     start = time.perf_counter()
     session: Any = OrtDecoderSession(_decoder_path(name, work), threads=threads)
@@ -287,6 +289,13 @@ def _peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
+def _engine_row(child: Callable[..., Any], name: str, *, parity: bool) -> dict[str, Any]:
+    built = child("build", name)
+    row = {"build": built} if built else {}
+    row |= child("draw", name)
+    return row | child("parity", name) if parity else row
+
+
 def main() -> None:
     """Make what is missing, run every engine, write the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -294,6 +303,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=2)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--parity", action="store_true")
+    parser.add_argument("--only", choices=("engines", "decoders"), help="keep the other figures")
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
@@ -318,20 +328,18 @@ def main() -> None:
 
     child("vaes")
     document: dict[str, Any] = {"rows": [], "decoders": []}
-    for name in ENGINES:
-        built = child("build", name)
-        row = {"build": built} if built else {}
-        row |= child("draw", name)
-        if args.parity:
-            row |= child("parity", name)
-        document["rows"].append(row)
-        print(json.dumps(row), flush=True)
-    for name in DECODERS:
-        child("export-decoder", name)
-        document["decoders"].append(child("decode", name))
-        print(json.dumps(document["decoders"][-1]), flush=True)
+    if args.only is not None and RESULTS.exists():
+        document |= json.loads(RESULTS.read_text())
+    if args.only != "decoders":
+        document["rows"] = [_engine_row(child, name, parity=args.parity) for name in ENGINES]
+    if args.only != "engines":
+        document["decoders"] = []
+        for name in DECODERS:
+            child("export-decoder", name)
+            document["decoders"].append(child("decode", name))
     document["tiles"] = tile_differences(args.work)
     document["machine"] = machine(("onnxruntime",))
+    print(json.dumps(document))
     write_json(RESULTS, document)
     replace_section(MARKDOWN, "xl-pipeline", render(document))
 

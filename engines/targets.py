@@ -95,7 +95,7 @@ TARGETS = {
             build_modules=("tensorrt", "polygraphy"),
             run_modules=("tensorrt or tensorrt_lean", "cuda.bindings"),
             packages=("tensorrt", "tensorrt-cu13", "tensorrt-cu12"),
-            remedy="pip install 'vq4dit[tensorrt]' --extra-index-url https://pypi.nvidia.com, "
+            remedy="pip install 'vq4dit[tensorrt]' (from NVIDIA's package index), "
             "or build with --target tensorrt-rtx, cpu or onnx",
             needs_gpu_to_build=True,
             needs_gpu_to_run=True,

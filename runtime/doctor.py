@@ -48,7 +48,7 @@ _COMMANDS = {
     "nvrtc": "pip install 'vq4dit[cuda]'",
     "driver": "sudo ubuntu-drivers install (on Jetson: sudo apt-get install nvidia-jetpack)",
     "gpu": "use a machine with an NVIDIA GPU; the CPU target works without",
-    "tensorrt": "pip install 'vq4dit[tensorrt]' --extra-index-url https://pypi.nvidia.com",
+    "tensorrt": "pip install 'vq4dit[tensorrt]' (from NVIDIA's package index)",
     "tensorrt_lean": "pip install tensorrt-lean-cu13",
 }
 

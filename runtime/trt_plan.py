@@ -89,7 +89,7 @@ def import_runtime(target: str, build: GpuBuild) -> Any:
     if target == "tensorrt" and build.version_compatible:
         names.append("tensorrt_lean")
     remedies = {
-        "tensorrt": "pip install 'vq4dit[tensorrt]' --extra-index-url https://pypi.nvidia.com",
+        "tensorrt": "pip install 'vq4dit[tensorrt]' (from NVIDIA's package index)",
         "tensorrt_rtx": "pip install 'vq4dit[tensorrt-rtx]'",
     }
     reason = f"module {names[0]} is not installed"

@@ -149,7 +149,8 @@ def configuration_of(kernel, tile, quantization=QUANTIZATIONS[1], **others) -> K
 
 def tile_name(tile) -> str:
     """For the names of parametrized tests."""
-    return f"{tile.block_m}x{tile.block_n}-{tile.warp_m}x{tile.warp_n}-split{tile.split_k}"
+    shape = f"{tile.block_m}x{tile.block_n}-{tile.warp_m}x{tile.warp_n}"
+    return f"{shape}-stages{tile.stages}-split{tile.split_k}"
 
 
 def quantization_name(quantization) -> str:

@@ -19,6 +19,9 @@ EPILOGUES = ("none", "gelu_tanh", "silu", "gate_residual")
 #: Shared memory in bytes that a block may use on every supported GPU (sm_86, 89, 120: 99 KiB).
 MAX_SHARED_BYTES = 99 * 1024
 
+#: What it may use without the launcher asking for more (cudaFuncSetAttribute): 48 KiB.
+UNASKED_SHARED_BYTES = 48 * 1024
+
 _LANES = 32
 _CODEBOOK_ROW_BYTES = 128
 _ELEMENT_BYTES = 2
@@ -48,7 +51,8 @@ class Tile:
 
 
 #: From the tile for most rows to the one for fewest; then those of 96 columns, which cut the widths
-#: of DiT-XL/2 (1152, 3456, 4608) into numbers of blocks that fit more multiprocessors.
+#: of DiT-XL/2 (1152, 3456, 4608) into numbers of blocks that fit more multiprocessors; then those
+#: that need no more shared memory than every launcher grants (UNASKED_SHARED_BYTES).
 GEMM_TILES = (
     Tile(block_m=128, block_n=128, warp_m=64, warp_n=64, stages=3, min_blocks=2),
     Tile(block_m=128, block_n=128, warp_m=64, warp_n=32, stages=3),
@@ -57,6 +61,8 @@ GEMM_TILES = (
     Tile(block_m=64, block_n=64, warp_m=32, warp_n=32, stages=3, split_k=2),
     Tile(block_m=128, block_n=96, warp_m=64, warp_n=48, stages=3, min_blocks=2),
     Tile(block_m=64, block_n=96, warp_m=32, warp_n=48, stages=3, split_k=2),
+    Tile(block_m=64, block_n=96, warp_m=32, warp_n=48, stages=2, min_blocks=2),
+    Tile(block_m=64, block_n=64, warp_m=32, warp_n=32, stages=2, min_blocks=3),
 )
 
 #: For at most 8 and at most 16 rows of x; more rows work, but read the assignments again.
@@ -64,6 +70,7 @@ GEMV_TILES = (
     Tile(block_m=16, block_n=64, warp_m=16, warp_n=64, stages=5, split_k=4, min_blocks=2),
     Tile(block_m=8, block_n=64, warp_m=8, warp_n=64, stages=5, split_k=4, min_blocks=2),
     Tile(block_m=8, block_n=32, warp_m=8, warp_n=32, stages=5, split_k=4, min_blocks=3),
+    Tile(block_m=8, block_n=64, warp_m=8, warp_n=64, stages=3, split_k=4, min_blocks=2),
 )
 
 #: For the weight itself.

@@ -67,8 +67,8 @@ def embed_kernels(
 
     Args:
         folder: where to; made if it is not there.
-        sms: GPUs to carry machine code for; where there are several, also PTX of the newest, which
-            later GPUs take.
+        sms: GPUs to carry machine code for; where there are several, also PTX of the oldest, which
+            every GPU between and after them takes.
         bits: named configurations, as in CONFIGURATIONS, each in its default column order.
         dtypes: of x: "float16", "bfloat16".
         all_orders: the contiguous column order too, which foreign artifacts may have.
@@ -143,7 +143,7 @@ def _images(kernel: KernelConfiguration, sms: Sequence[int]) -> list[tuple[int, 
     found = [(sm, False, compile_cubin(kernel, sm)) for sm in sms]
     if len(sms) == 1:
         return found
-    return [*found, (sms[-1], True, compile_ptx(kernel, sms[-1]).encode() + b"\0")]
+    return [*found, (sms[0], True, compile_ptx(kernel, sms[0]).encode() + b"\0")]
 
 
 def _image_rows(number: int, rows: list[tuple[int, bool, str, int]]) -> str:

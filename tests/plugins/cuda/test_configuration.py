@@ -13,6 +13,7 @@ from vq4dit.plugins.cuda.configuration import (
     GEMM_TILES,
     MAX_SHARED_BYTES,
     TILES,
+    UNASKED_SHARED_BYTES,
     KernelConfiguration,
     supported_tiles,
 )
@@ -80,3 +81,12 @@ def test_quantizations_without_kernels_are_refused():
         configuration_of("gemm", GEMM_TILES[0], (256, 2, GroupOrder.CONTIGUOUS)).layout(36)
     with pytest.raises(OptionError, match="needed one of gemm, gemv, decode"):
         supported_tiles("conv")
+
+
+@pytest.mark.parametrize("kernel", TILES)
+def test_some_tile_of_each_kernel_needs_no_launcher_that_asks_for_shared_memory(kernel):
+    for quantization in QUANTIZATIONS:
+        configurations = [
+            configuration_of(kernel, tile, quantization) for tile in supported_tiles(kernel)
+        ]
+        assert any(c.shared_bytes <= UNASKED_SHARED_BYTES for c in configurations)
