@@ -22,7 +22,8 @@ and zero point. `kmeans`: codebooks alone. `paper`, `reference`: VQ4DiT as writt
 all blocks are quantized; bits per weight count codebooks, scales and packing. Metrics as in
 `docs/evaluation.md`: equal labels and noise for all models, DDIM, cfg 2, CPU engine; "x FP" is the
 Fréchet distance over full precision's. Accuracy rises when samples collapse. Seconds (wall, CPU
-time) and peak memory are those of the calibration, which runs in a process of its own."""
+time) and peak memory are those of the calibration, which runs in a process of its own. Other
+work ran beside many rows: compare CPU seconds."""
 
 
 def render(document: dict[str, Any]) -> str:
