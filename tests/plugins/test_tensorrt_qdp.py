@@ -72,7 +72,7 @@ CASES = {
 #: Per case the kernels that the emulator runs, by their tile.
 EMULATED = [
     ("gelu", "64x64_w4s4"),
-    ("gelu", "8x64"),
+    ("gelu", "8x64_w4s5_split4"),
     ("stacked", "64x64_w8s3_split2"),
     ("stacked", "16x64"),
     ("residual", "128x64"),
