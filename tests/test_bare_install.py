@@ -17,8 +17,6 @@ from tiny_engine import write_tiny_engine
 
 import vq4dit
 
-pytestmark = pytest.mark.ort
-
 ROOT = Path(__file__).parent.parent
 FOLDERS = ("calibrate", "demo", "engines", "export", "plugins", "runtime")
 
