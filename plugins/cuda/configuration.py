@@ -19,9 +19,6 @@ EPILOGUES = ("none", "gelu_tanh", "silu", "gate_residual")
 #: Shared memory in bytes that a block may use on every supported GPU (sm_86, 89, 120: 99 KiB).
 MAX_SHARED_BYTES = 99 * 1024
 
-#: What it may use without the launcher asking for more (cudaFuncSetAttribute): 48 KiB.
-UNASKED_SHARED_BYTES = 48 * 1024
-
 _LANES = 32
 _CODEBOOK_ROW_BYTES = 128
 _ELEMENT_BYTES = 2
@@ -52,7 +49,7 @@ class Tile:
 
 #: From the tile for most rows to the one for fewest; then those of 96 columns, which cut the widths
 #: of DiT-XL/2 (1152, 3456, 4608) into numbers of blocks that fit more multiprocessors; then those
-#: that need no more shared memory than every launcher grants (UNASKED_SHARED_BYTES).
+#: that need no more shared memory than every launcher grants (sm_limits.UNASKED_SHARED_BYTES).
 GEMM_TILES = (
     Tile(block_m=128, block_n=128, warp_m=64, warp_n=64, stages=3, min_blocks=2),
     Tile(block_m=128, block_n=128, warp_m=64, warp_n=32, stages=3),

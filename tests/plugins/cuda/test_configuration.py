@@ -13,10 +13,10 @@ from vq4dit.plugins.cuda.configuration import (
     GEMM_TILES,
     MAX_SHARED_BYTES,
     TILES,
-    UNASKED_SHARED_BYTES,
     KernelConfiguration,
     supported_tiles,
 )
+from vq4dit.plugins.cuda.sm_limits import UNASKED_SHARED_BYTES
 from vq4dit.plugins.layout import AssignmentLayout, GroupOrder
 
 
