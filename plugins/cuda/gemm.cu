@@ -15,6 +15,7 @@
 #include "decoding.cuh"
 #include "epilogue.cuh"
 #include "slices.cuh"
+#include "x_tile.cuh"
 
 enum : int { kBlockM = VQ_BLOCK_M, kBlockN = VQ_BLOCK_N, kWarpM = VQ_WARP_M, kWarpN = VQ_WARP_N };
 enum : int { kStages = VQ_STAGES, kSplitK = VQ_SPLIT_K };
@@ -24,47 +25,11 @@ enum : int { kSliceWarps = kWarpsM * kWarpsN };
 enum : int { kThreads = kSliceWarps * kSplitK * kLanes };
 enum : int { kTilesM = kWarpM / 16, kTilesN = kWarpN / 8 };  // products of one warp
 
-enum : int { kChunks = kStepColumns / 8 };        // 16-byte chunks of one row and step
-enum : int { kRowBytes = kStepColumns * 2 };
 enum : int { kSliceBytes = kBlockM * kRowBytes };
 enum : int { kStageBytes = kSplitK * kSliceBytes };
-enum : int { kCopyRows = kThreads / kChunks };    // rows that all threads copy at once
-enum : int { kCopies = kBlockM / kCopyRows };
 
 static_assert(kBlockM % kWarpM == 0 && kBlockN % kWarpN == 0 && kWarpM % 16 == 0 && kWarpN % 8 == 0,
               "warps must cover the tile");
-static_assert(kBlockM % kCopyRows == 0 && kCopyRows % 8 == 0, "threads must cover the x tile");
-
-// Copies tiles of x to shared memory; each thread always the same chunk of the same rows.
-struct XTile {
-  const uint8* x;              // this thread's chunk of row 0, step 0
-  uint32 target;               // and its place in stage 0
-  uint32 row_chunks[kCopies];  // rows behind the last one read that one: their sums are not stored
-  int chunks_left;             // of the row, from this thread's of step 0 on
-
-  VQ_DEVICE XTile(const uint16* x_, uint32 tiles, int first_row, int m, int in_features,
-                  int thread) {
-    const int row = thread / kChunks, chunk = thread % kChunks, num_chunks = in_features / 8;
-    x = reinterpret_cast<const uint8*>(x_) + chunk * 16;
-    target = tiles + row * kRowBytes + (chunk ^ (row % 8)) * 16;
-    chunks_left = num_chunks - chunk;
-#pragma unroll
-    for (int i = 0; i < kCopies; i++)
-      row_chunks[i] = static_cast<uint32>(min(first_row + row + i * kCopyRows, m - 1)) * num_chunks;
-  }
-
-  VQ_DEVICE void copy(int iteration, uint32 stage_offset) const {
-#pragma unroll
-    for (int slice = 0; slice < kSplitK; slice++) {
-      const int first = (iteration * kSplitK + slice) * kChunks;
-      const uint8* column = x + static_cast<int64>(first) * 16;
-#pragma unroll
-      for (int i = 0; i < kCopies; i++)
-        copy_16_bytes(target + stage_offset + slice * kSliceBytes + i * kCopyRows * kRowBytes,
-                      advanced<16>(column, row_chunks[i]), first < chunks_left);
-    }
-  }
-};
 
 // One step of one warp: sums += x tile * W tile.
 VQ_DEVICE void multiply_step(float (&sums)[kTilesM][kTilesN][4],
@@ -124,7 +89,7 @@ extern "C" __global__ void __launch_bounds__(kThreads, VQ_MIN_BLOCKS) VQ_KERNEL_
   const IndexRows<kTilesN> rows(assignments, tile, warp_n, out_features, steps, lane);
   PackedIndices next[kTilesN];
   rows.load(next, slice);
-  const XTile x_tile(x, tiles, first_m, m, in_features, threadIdx.x);
+  const XTile<kBlockM, kSplitK, kThreads> x_tile(x, tiles, first_m, m, in_features, threadIdx.x);
 #pragma unroll
   for (int stage = 0; stage < kStages - 1; stage++) {
     if (stage < iterations) x_tile.copy(stage, stage * kStageBytes);
