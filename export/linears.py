@@ -1,12 +1,13 @@
 """Linear layers in an ONNX graph: our nodes where the layer is quantized, MatMul where it is dense.
 
-The three export forms differ here only: whether our node carries a function body (`function`,
-`inlined`: the body is put in its place afterwards) or stands bare (`plugin`).
+A quantized layer is gathered by one node or decoded before a product, see `linear_ways`. The three
+export forms differ here only: whether our node carries a function body (`function`, `inlined`: the
+body is put in its place afterwards) or stands bare (`plugin`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -21,6 +22,7 @@ from vq4dit.weight_source import WeightSource
 from .element_types import FP32, ElementType
 from .functions import function_body
 from .graph import GraphBuilder
+from .linear_ways import DECODE, GATHER, ChooseWay, LinearUse, always
 from .specialized import specialized_function
 
 #: How the ops of domain `vq4dit` are written into the file.
@@ -28,7 +30,11 @@ FORMS = ("function", "inlined", "plugin")
 
 
 class Linears:
-    """Adds the linear layers of one weight source to one graph."""
+    """Adds the linear layers of one weight source to one graph.
+
+    `decoded` names the layers that are decoded before a product; `decoded_bytes` is the size of the
+    largest of these weights, which live one at a time.
+    """
 
     def __init__(
         self,
@@ -38,12 +44,19 @@ class Linears:
         form: str,
         assignment_layout: AssignmentLayout,
         element: ElementType = FP32,
+        rows_per_sample: int = 1,
+        choose_way: ChooseWay | None = None,
     ) -> None:
+        """`rows_per_sample`: rows of the batch for each sample, 2 with guidance."""
         self.element = element
+        self.decoded: list[str] = []
+        self.decoded_bytes = 0
         self._graph = graph
         self._source = source
         self._form = form
         self._assignment_layout = assignment_layout
+        self._rows_per_sample = rows_per_sample
+        self._choose_way = choose_way or always(GATHER)
 
     def add(self, name: str, x: str, *, activation: str = "none", tokens: int | None = None) -> str:
         """Add act(x W^T + bias) for the layer `name`: x is (B, I), or (B, tokens, I).
@@ -55,8 +68,12 @@ class Linears:
         """
         layer = self._source.quantized_layer(name)
         if layer is None:
-            return self._activate(name, self._add_dense(name, x, self.element), activation)
-        return self._add_codebook_gemm(name, x, layer, activation=activation, tokens=tokens)
+            y = self._add_dense(name, x, self.element)
+        elif self._way(name, layer, tokens) == DECODE:
+            y = self._add_decoded(name, x, layer, tokens)
+        else:
+            return self._add_codebook_gemm(name, x, layer, activation=activation, tokens=tokens)
+        return self._activate(name, y, activation)
 
     def add_residual(self, name: str, x: str, gate: str, residual: str, *, tokens: int) -> str:
         """Add residual + gate[:, None] * (x W^T + bias): x (B, T, I), gate (B, O).
@@ -64,19 +81,17 @@ class Linears:
         The residual and the result are float32 whatever the model's element type is.
         """
         layer = self._source.quantized_layer(name)
-        graph = self._graph
         if layer is None:
             y = self._add_dense(name, x, self.element)
-            wide = graph.op(f"{name}.gate", "Unsqueeze", gate, graph.constant([1]))  # (B, 1, O)
-            gated = graph.op(f"{name}.gated", "Mul", y, wide)
-            if self.element is not FP32:
-                gated = graph.cast(f"{name}.gated.float32", gated, FP32)
-            return graph.op(f"{name}.residual", "Add", residual, gated)
-        op = schema.CODEBOOK_GEMM_RESIDUAL
-        return self._add_codebook_op(
-            name, op, layer, [x], [gate, residual],
-            output_shape=[None, tokens, layer.out_features], output_type=FP32,
-        )  # fmt: skip
+        elif self._way(name, layer, tokens, is_residual=True) == DECODE:
+            y = self._add_decoded(name, x, layer, tokens)
+        else:
+            return self._add_codebook_op(
+                name, schema.CODEBOOK_GEMM_RESIDUAL, layer, self._store(name, layer),
+                {"x": x, "gate": gate, "residual": residual},
+                output_shape=[None, tokens, layer.out_features], output_type=FP32,
+            )  # fmt: skip
+        return self._add_gate(name, y, gate, residual)
 
     def add_float32(self, name: str, x: str) -> str:
         """Add x W^T + bias in float32 for a layer that is never quantized."""
@@ -86,13 +101,38 @@ class Linears:
         """Add several layers that read the same x (B, I) as one node; None if they do not fit.
 
         Their rows follow each other in the output (B, sum of O). They fit when all are quantized
-        with the same layout and as many rows and row groups each.
+        with the same layout and as many rows and row groups each, and are not to be decoded: the
+        weights of all at once would take much memory.
         """
         layers = [self._source.quantized_layer(layer_name) for layer_name in names]
         stacked = _stack([layer for layer in layers if layer is not None])
         if stacked is None or None in layers:
             return None
+        if self._way(name, stacked, None, count=len(names)) == DECODE:
+            return None
         return self._add_codebook_gemm(name, x, stacked, activation="none", tokens=None)
+
+    def _way(
+        self,
+        name: str,
+        layer: QuantizedLayer,
+        tokens: int | None,
+        *,
+        is_residual: bool = False,
+        count: int = 1,
+    ) -> str:
+        """One of WAYS, as chosen for this layer."""
+        return self._choose_way(
+            LinearUse(
+                name=name,
+                rows_per_sample=self._rows_per_sample * (tokens or 1),
+                out_features=layer.out_features,
+                row_groups=layer.row_groups,
+                layout=replace(layer.layout, assignment_layout=self._assignment_layout),
+                is_residual=is_residual,
+                count=count,
+            )
+        )
 
     def _add_dense(self, name: str, x: str, element: ElementType) -> str:
         """MatMul and Add; the weight is stored as (I, O), which is how MatMul reads it."""
@@ -107,8 +147,38 @@ class Linears:
         product = graph.op(f"{name}.product", "MatMul", x, stored)
         return graph.op(name, "Add", product, graph.initializer(f"{name}.bias", bias.astype(dtype)))
 
+    def _add_decoded(self, name: str, x: str, layer: QuantizedLayer, tokens: int | None) -> str:
+        """CodebookDecode and a product by standard nodes.
+
+        TensorRT-RTX folds the transposition into the product of (B, T, I), and for (B, I) writes
+        the transposed weight to memory, which Gemm avoids.
+        """
+        graph, columns = self._graph, layer.layout.in_features
+        weights = self._store(name, layer)
+        weight = self._add_codebook_op(
+            f"{name}.weight", schema.CODEBOOK_DECODE, layer, weights, {},
+            output_shape=[layer.out_features, columns], output_type=self.element,
+        )  # fmt: skip
+        self.decoded.append(name)
+        num_bytes = layer.out_features * columns * self.element.bits // 8
+        self.decoded_bytes = max(self.decoded_bytes, num_bytes)
+        if tokens is None:
+            return graph.op(name, "Gemm", x, weight, weights["bias"], transB=1)
+        turned = graph.op(f"{name}.weight.turned", "Transpose", weight, perm=[1, 0])  # (I, O)
+        product = graph.op(f"{name}.product", "MatMul", x, turned)
+        return graph.op(name, "Add", product, weights["bias"])
+
+    def _add_gate(self, name: str, y: str, gate: str, residual: str) -> str:
+        """residual + gate[:, None] * y behind a product of standard nodes."""
+        graph = self._graph
+        wide = graph.op(f"{name}.gate", "Unsqueeze", gate, graph.constant([1]))  # (B, 1, O)
+        gated = graph.op(f"{name}.gated", "Mul", y, wide)
+        if self.element is not FP32:
+            gated = graph.cast(f"{name}.gated.float32", gated, FP32)
+        return graph.op(f"{name}.residual", "Add", residual, gated)
+
     def _activate(self, name: str, x: str, activation: str) -> str:
-        """The activation behind a dense layer."""
+        """The activation behind a product of standard nodes."""
         if activation == "gelu_tanh":
             return self._graph.op(f"{name}.gelu", "Gelu", x, approximate="tanh")
         return x if activation == "none" else add_silu(self._graph, f"{name}.silu", x)
@@ -119,44 +189,49 @@ class Linears:
         """A CodebookGemm node."""
         leading = [None] if tokens is None else [None, tokens]
         return self._add_codebook_op(
-            name, schema.CODEBOOK_GEMM, layer, [x], [],
+            name, schema.CODEBOOK_GEMM, layer, self._store(name, layer), {"x": x},
             output_shape=[*leading, layer.out_features], output_type=self.element,
             activation=activation,
         )  # fmt: skip
 
+    def _store(self, name: str, layer: QuantizedLayer) -> dict[str, str]:
+        """Store a layer's weights in the target's assignment layout; the op's input -> tensor."""
+        graph, dtype = self._graph, self.element.numpy_dtype
+        assignments = change_assignment_layout(
+            layer.assignments, layer.layout, self._assignment_layout
+        )
+        arrays = {
+            "codebook": layer.codebook.astype(dtype),
+            "assignments": assignments,
+            "bias": layer.bias.astype(dtype),
+        }
+        return {part: graph.initializer(f"{name}.{part}", a) for part, a in arrays.items()}
+
     def _add_codebook_op(
         self,
-        name: str,
+        node: str,
         op: schema.OpSchema,
         layer: QuantizedLayer,
-        before: Sequence[str],
-        behind: Sequence[str],
+        weights: Mapping[str, str],
+        others: Mapping[str, str],
         *,
         output_shape: Sequence[int | str | None],
         output_type: ElementType,
         activation: str = "none",
     ) -> str:
-        """A node of ours with its weights in the target's assignment layout."""
-        graph, dtype = self._graph, self.element.numpy_dtype
+        """A node of ours; `weights` and `others`: the op's input -> tensor."""
         layout = replace(layer.layout, assignment_layout=self._assignment_layout)
-        assignments = change_assignment_layout(
-            layer.assignments, layer.layout, self._assignment_layout
-        )
-        weights = [
-            graph.initializer(f"{name}.codebook", layer.codebook.astype(dtype)),
-            graph.initializer(f"{name}.assignments", assignments),
-            graph.initializer(f"{name}.bias", layer.bias.astype(dtype)),
-        ]
         function = None
         if self._form == "function":
             function = function_body(op)
         elif self._form == "inlined":
             function = specialized_function(
                 op, layout, row_groups=layer.row_groups, activation=activation,
-                is_matrix=len(output_shape) == 2,
+                is_matrix=op is schema.CODEBOOK_GEMM and len(output_shape) == 2,
             )  # fmt: skip
-        return graph.codebook_op(
-            name, op, [*before, *weights, *behind],
+        tensors = {**weights, **others}
+        return self._graph.codebook_op(
+            node, op, [tensors[name] for name in op.inputs],
             schema.attributes_from_layout(op, layout, activation=activation),
             function=function, output_shape=output_shape, output_type=output_type.onnx_type,
         )  # fmt: skip

@@ -30,6 +30,7 @@ from vq4dit.weight_source import WeightSource
 from .element_types import element_type
 from .external_data import ExternalData, write_model
 from .graph import GraphBuilder
+from .linear_ways import ChooseWay
 from .linears import FORMS, Linears
 from .network import Network
 from .update import NUM_COEFFICIENTS, add_guidance, add_update, split_output
@@ -40,7 +41,11 @@ STEP_DATA_NAME = "step.onnx.data"
 
 @dataclass(frozen=True, kw_only=True)
 class StepModel:
-    """A step model on disk: `path`, its weights beside it in `data_path`, and how it was built."""
+    """A step model on disk: `path`, its weights beside it in `data_path`, and how it was built.
+
+    `decoded`: the layers that are decoded before a product; `decoded_bytes`: the largest of these
+    weights, a temporary of the step.
+    """
 
     path: Path
     data_path: Path
@@ -49,6 +54,8 @@ class StepModel:
     cfg_channels: int
     num_codebook_nodes: int
     num_bytes: int
+    decoded: tuple[str, ...]
+    decoded_bytes: int
 
 
 def build_step_model(
@@ -61,6 +68,7 @@ def build_step_model(
     assignment_layout: AssignmentLayout = AssignmentLayout.ROWS,
     fuse_adaln: bool = True,
     weights: str = "fp32",
+    choose_way: ChooseWay | None = None,
 ) -> StepModel:
     """Write `step.onnx` and `step.onnx.data` into a directory, which is made if need be.
 
@@ -78,6 +86,8 @@ def build_step_model(
             Function bodies then decode all of them at once: 0.9 GB for DiT-XL/2.
         weights: element type of weights and arithmetic, "fp32", "fp16" or "bf16"; see
             `element_types`.
+        choose_way: whether a quantized linear is gathered or decoded before a product, see
+            `linear_ways`; None gathers all.
     Raises:
         OptionError: an option is out of range.   ArtifactError: the source lacks a tensor.
         OSError: a file cannot be written; nothing is left under the final names by this call.
@@ -89,8 +99,9 @@ def build_step_model(
     with ExternalData(directory, STEP_DATA_NAME) as data:
         graph = GraphBuilder(data)
         linears = Linears(
-            graph, source, form=form, assignment_layout=assignment_layout, element=element
-        )
+            graph, source, form=form, assignment_layout=assignment_layout, element=element,
+            rows_per_sample=2 if cfg else 1, choose_way=choose_way,
+        )  # fmt: skip
         network = Network(graph, linears, source, is_doubled=cfg, fuse_adaln=fuse_adaln)
         _add_step(graph, network, config, cfg=cfg, cfg_channels=channels)
         model = graph.model("vq4dit_step")
@@ -108,6 +119,8 @@ def build_step_model(
         cfg_channels=channels,
         num_codebook_nodes=num_nodes,
         num_bytes=num_bytes,
+        decoded=tuple(linears.decoded),
+        decoded_bytes=linears.decoded_bytes,
     )
 
 
