@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 from safetensors.numpy import save
 
 import vq4dit
+from vq4dit.engine_files import FileEntry, file_entry
 from vq4dit.errors import ArtifactError, OptionError
 from vq4dit.model_config import ModelConfig
+from vq4dit.packed_plan import PACKED_SUFFIX
 from vq4dit.runtime.ort_session import OrtDecoderSession, OrtStepSession
 from vq4dit.runtime.selftest import selftest_inputs, selftest_tensors
 from vq4dit.runtime.tiled_decoder import with_tiles
@@ -27,10 +29,8 @@ from .exports import Vae, export_decoder, export_step
 from .manifest import (
     MANIFEST_NAME,
     PLAN_TARGETS,
-    FileEntry,
     Manifest,
     TrainingSchedule,
-    file_entry,
     manifest_to_json,
 )
 from .plan_builder import PlanProgress
@@ -253,9 +253,9 @@ def _golden_tensors(manifest: Manifest, folder: Path) -> dict[str, NDArray[Any]]
 def _file_entries(work: Path) -> dict[str, FileEntry]:
     """The models that export or a plan builder wrote, by role."""
     names = {
-        "step": ("step.onnx", STEP_PLAN_NAME),
+        "step": ("step.onnx", STEP_PLAN_NAME, STEP_PLAN_NAME + PACKED_SUFFIX),
         "step_data": ("step.onnx.data",),
-        "decoder": ("decoder.onnx", DECODER_PLAN_NAME),
+        "decoder": ("decoder.onnx", DECODER_PLAN_NAME, DECODER_PLAN_NAME + PACKED_SUFFIX),
         "decoder_data": ("decoder.onnx.data",),
     }
     return {

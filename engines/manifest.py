@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
+from vq4dit.engine_files import ROLES, FileEntry, check_files, entries_from_json
 from vq4dit.errors import ArtifactError
 from vq4dit.gpu_build import GpuBuild
 from vq4dit.json_fields import Fields, parse_json
@@ -25,24 +23,8 @@ MANIFEST_NAME = "manifest.json"
 #: Targets whose step model and decoder are TensorRT plans.
 PLAN_TARGETS = ("tensorrt", "tensorrt-rtx")
 
-#: Files of an engine: the step model and its external data, the decoder likewise, the self-test.
-#: For PLAN_TARGETS the models are plans, which have no external data.
-ROLES = ("step", "step_data", "decoder", "decoder_data", "selftest")
-REQUIRED_ROLES = ("step", "selftest")
-
 _MAX_MANIFEST_BYTES = 16 << 20
-_READ_BYTES = 4 << 20
-_PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class FileEntry:
-    """One file of the engine: its plain name inside the directory, hash and size in bytes."""
-
-    name: str
-    sha256: str
-    bytes: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +121,7 @@ def manifest_to_json(manifest: Manifest) -> bytes:
         "cfg": m.cfg,
         "cfg_channels": m.cfg_channels,
         "latent_scaling_factor": m.latent_scaling_factor,
-        "files": {role: vars(m.files[role]) for role in ROLES if role in m.files},
+        "files": {role: m.files[role].to_dict() for role in ROLES if role in m.files},
         "bits_per_weight": m.bits_per_weight,
         "source_sha256": m.source_sha256,
         "tool_versions": m.tool_versions,
@@ -188,7 +170,7 @@ def manifest_from_json(data: bytes) -> Manifest:
         cfg=root.boolean("cfg"),
         cfg_channels=root.integer("cfg_channels", 0, model.in_channels),
         latent_scaling_factor=root.number("latent_scaling_factor", 1e-6, 1e6),
-        files=_files(root.mapping("files")),
+        files=entries_from_json(root.mapping("files")),
         bits_per_weight=_bits(root.fields("bits_per_weight")),
         source_sha256=root.pattern("source_sha256", _SHA256),
         tool_versions=_versions(root.fields("tool_versions")),
@@ -207,42 +189,13 @@ def manifest_from_json(data: bytes) -> Manifest:
     return manifest
 
 
-def file_entry(path: Path) -> FileEntry:
-    """Name, hash and size of a file that was just written."""
-    return FileEntry(name=path.name, sha256=hash_file(path), bytes=path.stat().st_size)
-
-
-def hash_file(path: Path) -> str:
-    """SHA-256 of a file, streamed, as 64 hexadecimal digits."""
-    digest = sha256()
-    with path.open("rb") as stream:
-        while chunk := stream.read(_READ_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
 def verify_files(directory: Path, manifest: Manifest) -> None:
     """Compare size and SHA-256 of every file with the manifest.
 
     Raises:
         ArtifactError: a file is missing, of another size, or of another hash.
     """
-    again = "copy the engine directory again, or build it again"
-    for role, entry in manifest.files.items():
-        path = directory / entry.name
-        if not path.is_file():
-            raise ArtifactError(f"{path}: the engine's {role} file is missing; {again}")
-        size = path.stat().st_size
-        if size != entry.bytes:
-            raise ArtifactError(
-                f"{path}: is {size} bytes long, the manifest says {entry.bytes}; {again}"
-            )
-        found = hash_file(path)
-        if found != entry.sha256:
-            raise ArtifactError(
-                f"{path}: has SHA-256 {found}, the manifest says {entry.sha256}; the file is "
-                f"damaged or was changed; {again}"
-            )
+    check_files(directory, manifest.files)
 
 
 def _check_consistent(manifest: Manifest) -> None:
@@ -265,32 +218,17 @@ def _check_consistent(manifest: Manifest) -> None:
         raise ArtifactError(
             f"batch.max {manifest.batch_max} is below batch.min {manifest.batch_min}"
         )
+    if MANIFEST_NAME in (entry.name for entry in manifest.files.values()):
+        raise ArtifactError(f"files names {MANIFEST_NAME} itself")
     unknown = sorted(set(manifest.bits_per_weight) - set(model.block_linear_shapes()))
     if unknown:
         raise ArtifactError(f"bits_per_weight names {unknown[0]!r}, which the model does not have")
-
-
-def _files(values: Mapping[str, Any]) -> dict[str, FileEntry]:
-    """Role -> file; plain names only, so that no name leads out of the directory."""
-    unknown = sorted(set(values) - set(ROLES))
+    decoded = () if manifest.tensorrt is None else manifest.tensorrt.decoded_linears
+    unknown = sorted(set(decoded) - set(model.block_linear_shapes()))
     if unknown:
-        raise ArtifactError(f"files has the unknown role {unknown[0]!r}; known are {ROLES}")
-    entries = {}
-    for role, value in values.items():
-        fields = Fields(value, f"files.{role}")
-        entries[role] = FileEntry(
-            name=fields.pattern("name", _PLAIN_NAME),
-            sha256=fields.pattern("sha256", _SHA256),
-            bytes=fields.integer("bytes", 0, 1 << 50),
+        raise ArtifactError(
+            f"tensorrt.decoded_linears names {unknown[0]!r}, which the model does not have"
         )
-        fields.refuse_unknown()
-    missing = [role for role in REQUIRED_ROLES if role not in entries]
-    if missing:
-        raise ArtifactError(f"files lacks the role {missing[0]!r}")
-    names = [entry.name for entry in entries.values()]
-    if len(set(names)) != len(names) or MANIFEST_NAME in names:
-        raise ArtifactError(f"files names one file twice: {names}")
-    return entries
 
 
 def _bits(fields: Fields) -> dict[str, float]:

@@ -16,8 +16,8 @@ from pathlib import Path
 
 from vq4dit.atomic_file import atomic_path
 from vq4dit.cache_folder import cache_folder
+from vq4dit.engine_files import hash_file
 
-from .manifest import hash_file
 from .plan_job import PlanJob
 
 _log = logging.getLogger(__name__)

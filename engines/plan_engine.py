@@ -12,6 +12,7 @@ from pathlib import Path
 from vq4dit.errors import BackendUnavailable, OptionError
 from vq4dit.gpu_build import GpuBuild
 from vq4dit.model_config import ModelConfig
+from vq4dit.packed_plan import pack_plan
 from vq4dit.runtime.gpu import Driver, Gpu, find_driver
 from vq4dit.weight_source import WeightSource
 
@@ -135,6 +136,7 @@ class PlanBuilder:
                 step_profile(source.config, self.options.batch), driver, gpu,
                 plugin=self._plugin(source),
             )  # fmt: skip
+            self._pack(work / STEP_PLAN_NAME)
             if vae is not None:
                 self.say("writing the decoder")
                 export_decoder(vae, folder, source, weights=self.weights)
@@ -142,6 +144,7 @@ class PlanBuilder:
                     folder / "decoder.onnx", work / DECODER_PLAN_NAME,
                     decoder_profile(source.config, vae, self.options.batch), driver, gpu,
                 )  # fmt: skip
+                self._pack(work / DECODER_PLAN_NAME)
         return BuiltPlans(cfg_channels=channels, build=self._facts(source, driver, gpu))
 
     def _driver(self) -> Driver | None:
@@ -201,6 +204,11 @@ class PlanBuilder:
         self._version = run_job(job, self.progress)
         if key:
             keep_plan(key, plan)
+
+    def _pack(self, plan: Path) -> None:
+        """Store a plan in less room; trtexec and Triton take TensorRT's as they are."""
+        if self.target.name == "tensorrt-rtx":
+            pack_plan(plan)
 
     def _capabilities(self, gpu: Gpu | None) -> tuple[str, ...]:
         if gpu is not None:

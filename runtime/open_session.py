@@ -46,7 +46,7 @@ def open_step_session(
             path,
             target=manifest.target,
             build=plan_facts(manifest),
-            sha256=manifest.files["step"].sha256,
+            entry=manifest.files["step"],
         )
     return OrtStepSession(
         path,
@@ -73,7 +73,7 @@ def open_decoder_session(
             path,
             target=manifest.target,
             build=plan_facts(manifest),
-            sha256=manifest.files["decoder"].sha256,
+            entry=manifest.files["decoder"],
         )
         return with_tiles(plan, manifest)
     used = tuple(providers or CPU_PROVIDERS)

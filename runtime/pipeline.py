@@ -14,13 +14,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from vq4dit import __version__
-from vq4dit.engines.manifest import (
-    MANIFEST_NAME,
-    Manifest,
-    hash_file,
-    load_manifest,
-    verify_files,
-)
+from vq4dit.engine_files import hash_file
+from vq4dit.engines.manifest import MANIFEST_NAME, Manifest, load_manifest, verify_files
 from vq4dit.errors import ArtifactError, OptionError
 
 from .checks import check_pictures

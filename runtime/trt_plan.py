@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from vq4dit.cache_folder import cache_folder
+from vq4dit.engine_files import FileEntry
 from vq4dit.errors import ArtifactError, BackendUnavailable
 from vq4dit.gpu_build import GpuBuild
+from vq4dit.packed_plan import read_packed_plan
 
 from .gpu import Driver, find_driver, sm_name
 from .rtx_kernels import KernelCache
@@ -46,14 +48,14 @@ class LoadedPlan:
         return self.engine.create_execution_context()
 
 
-def load_plan(path: Path, target: str, build: GpuBuild, sha256: str) -> LoadedPlan:
+def load_plan(path: Path, target: str, build: GpuBuild, entry: FileEntry) -> LoadedPlan:
     """Deserialize a plan.
 
     Args:
-        path: the plan.
+        path: the file with the plan.
         target: "tensorrt" or "tensorrt-rtx".
-        build: what the manifest says of it.
-        sha256: of the plan, by which kernels that TensorRT-RTX compiles for it are kept.
+        build, entry: what the manifest says of the plans and of this file. TensorRT-RTX's kernels
+            are kept under its hash.
     Raises:
         BackendUnavailable: module, driver, GPU or plugin missing; another GPU or version than the
             plan was built for; not enough memory.
@@ -68,15 +70,21 @@ def load_plan(path: Path, target: str, build: GpuBuild, sha256: str) -> LoadedPl
         runtime.engine_host_code_allowed = True  # such plans bring the runtime of their version
     if build.plugin == "library":
         load_plugin_library(trt)
-    engine = runtime.deserialize_cuda_engine(path.read_bytes())
+    engine = runtime.deserialize_cuda_engine(_read_plan(path, entry))
     if engine is None:
         raise refusal(path, target, errors)
     cache = None
     if target == "tensorrt-rtx":
-        cache = KernelCache(cache_folder() / f"rtx-{sha256[:32]}.kernels")
+        cache = KernelCache(cache_folder() / f"rtx-{entry.sha256[:32]}.kernels")
     return LoadedPlan(
         trt=trt, logger=logger, runtime=runtime, engine=engine, kernel_cache=cache, errors=errors
     )
+
+
+def _read_plan(path: Path, entry: FileEntry) -> bytes | bytearray:
+    if entry.unpacked_bytes is None:
+        return path.read_bytes()
+    return read_packed_plan(path, entry.unpacked_bytes)
 
 
 def import_runtime(target: str, build: GpuBuild) -> Any:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vq4dit.engine_files import FileEntry
 from vq4dit.gpu_build import GpuBuild
 
 from .session import Floats, NodeTime, StepInputs
@@ -30,18 +31,17 @@ class TrtStepSession:
     """The step plan on a GPU; implements `StepSession`.
 
     Args:
-        path: the plan.
+        path: the file with the plan.
         target: "tensorrt" or "tensorrt-rtx".
-        build: what the manifest says of it.
-        sha256: hash of the plan.
+        build, entry: what the manifest says of the plans and of this file.
     Raises:
         BackendUnavailable: this machine lacks what the plan needs.
         ArtifactError: the file is not a step plan that TensorRT can load.
     """
 
-    def __init__(self, path: Path, *, target: str, build: GpuBuild, sha256: str) -> None:
+    def __init__(self, path: Path, *, target: str, build: GpuBuild, entry: FileEntry) -> None:
         self._runner = PlanRunner(
-            load_plan(path, target, build, sha256),
+            load_plan(path, target, build, entry),
             inputs=_STEP_INPUTS,
             outputs=_STEP_OUTPUTS,
             optional=_OPTIONAL_INPUTS,
@@ -64,9 +64,9 @@ class TrtStepSession:
 class TrtDecoderSession:
     """The decoder's plan on a GPU; implements `DecoderSession`. Arguments as TrtStepSession."""
 
-    def __init__(self, path: Path, *, target: str, build: GpuBuild, sha256: str) -> None:
+    def __init__(self, path: Path, *, target: str, build: GpuBuild, entry: FileEntry) -> None:
         self._runner = PlanRunner(
-            load_plan(path, target, build, sha256), inputs=("latent",), outputs=("image",)
+            load_plan(path, target, build, entry), inputs=("latent",), outputs=("image",)
         )
 
     def decode(self, latent: Floats) -> Floats:

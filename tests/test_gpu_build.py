@@ -57,13 +57,14 @@ def test_inspect_tells_what_the_manifest_says(tmp_path, manifest, capsys):
     write_tiny_engine(directory)
     bits = {name: 2.0 for name in manifest.model.block_linear_shapes()}
     bits["blocks.0.attn.proj"] = 16.0
-    (directory / MANIFEST_NAME).write_bytes(
-        manifest_to_json(replace(manifest, bits_per_weight=bits))
-    )
+    step = replace(manifest.files["step"], unpacked_bytes=12_345)
+    changed = replace(manifest, bits_per_weight=bits, files={**manifest.files, "step": step})
+    (directory / MANIFEST_NAME).write_bytes(manifest_to_json(changed))
     assert main(["inspect", str(directory)]) == 0
     out = capsys.readouterr().out
     assert "engine for tensorrt 10.16.2.10, compute capability 8.7 (Orin)" in out
     assert "4 of 5 block linears quantized" in out and "batch 1..4 (best at 2)" in out
+    assert "packed plans in them of 12,345 bytes" in out
     assert main(["inspect", str(directory), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["kind"] == "engine" and len(found["layers"]) == 5

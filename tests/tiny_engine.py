@@ -8,13 +8,8 @@ import onnx.numpy_helper
 import onnx.parser
 from safetensors.numpy import save_file
 
-from vq4dit.engines.manifest import (
-    MANIFEST_NAME,
-    Manifest,
-    TrainingSchedule,
-    file_entry,
-    manifest_to_json,
-)
+from vq4dit.engine_files import file_entry
+from vq4dit.engines.manifest import MANIFEST_NAME, Manifest, TrainingSchedule, manifest_to_json
 from vq4dit.model_config import ModelConfig
 from vq4dit.runtime.ort_session import OrtDecoderSession, OrtStepSession
 from vq4dit.runtime.selftest import selftest_inputs, selftest_tensors

@@ -28,7 +28,7 @@ def plan_contents(manifest: Manifest) -> dict[str, Any]:
         "batch": [manifest.batch_min, manifest.batch_max],
         "tensorrt": None if manifest.tensorrt is None else manifest.tensorrt.to_dict(),
         "source_sha256": manifest.source_sha256,
-        "files": {role: vars(entry) for role, entry in manifest.files.items()},
+        "files": {role: entry.to_dict() for role, entry in manifest.files.items()},
         "bits_per_weight": total / sum(sizes.values()),
         "total_bytes": sum(entry.bytes for entry in manifest.files.values()),
         "layers": [
@@ -57,5 +57,11 @@ def plan_lines(contents: Mapping[str, Any]) -> list[str]:
         f"plugins: {build['plugin']}",
         f"{len(contents['layers']) - dense} of {len(contents['layers'])} block linears quantized, "
         f"{contents['bits_per_weight']:.4f} bits per weight",
-        f"files: {contents['total_bytes']:,} bytes",
+        f"files: {contents['total_bytes']:,} bytes" + _unpacked(contents["files"]),
     ]
+
+
+def _unpacked(files: Mapping[str, Mapping[str, Any]]) -> str:
+    """What packed plans come to, in words."""
+    plans = [entry["unpacked_bytes"] for entry in files.values() if "unpacked_bytes" in entry]
+    return f"; packed plans in them of {sum(plans):,} bytes" if plans else ""

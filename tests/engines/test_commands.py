@@ -9,7 +9,8 @@ from support_export import random_source
 from tiny_engine import NAMES, write_tiny_engine
 
 from vq4dit.cli import main
-from vq4dit.engines.manifest import MANIFEST_NAME, hash_file
+from vq4dit.engine_files import hash_file
+from vq4dit.engines.manifest import MANIFEST_NAME
 from vq4dit.runtime.pipeline import Pipeline
 
 pytestmark = pytest.mark.ort

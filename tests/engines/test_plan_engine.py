@@ -1,6 +1,5 @@
 """Engines with plans: real ones by TensorRT-RTX on the CPU, TensorRT's with a stand-in builder."""
 
-import re
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,6 +17,7 @@ from vq4dit.engines.manifest import load_manifest, verify_files
 from vq4dit.engines.plan_engine import PlanOptions, decoder_profile, step_profile
 from vq4dit.errors import ArtifactError, BackendUnavailable, OptionError
 from vq4dit.model_config import ModelConfig
+from vq4dit.packed_plan import read_packed_plan
 from vq4dit.runtime.gpu import Driver, Gpu
 from vq4dit.runtime.pipeline import Pipeline
 
@@ -33,8 +33,8 @@ DEMO = ModelConfig(
     input_size=8, patch_size=2, in_channels=4, hidden_size=256, depth=8, num_heads=4, num_classes=10
 )
 
-#: What a plan may hold besides weights and generated source code.
-OTHER_BYTES = 1_500_000
+#: What a stored plan may hold besides weights: code and descriptions.
+CODE_BYTES = 1_500_000
 
 ORIN = Gpu(name="Orin", compute_capability="8.7", memory_bytes=64 << 30, is_integrated=True)
 DRIVER = Driver(version="580.95", cuda_version="13.2", gpus=(ORIN,))
@@ -46,21 +46,17 @@ def cache(tmp_path, monkeypatch):
     return tmp_path / "cache"
 
 
-def source_code_bytes(plan):
-    """TensorRT-RTX puts CUDA source text into a plan, about 140 KB for each fused kernel."""
-    return sum(len(text) for text in re.findall(rb"[\t\n -~]{2000,}", plan))
-
-
 @needs_rtx
 def test_the_demo_models_assignments_stay_packed(tmp_path):
     source = random_source(DEMO, bits=2)
-    build_engine(source, tmp_path / "engine", target="tensorrt-rtx")
-    plan = (tmp_path / "engine" / "step.plan").read_bytes()
+    manifest = build_engine(source, tmp_path / "engine", target="tensorrt-rtx")
+    stored, entry = tmp_path / "engine" / "step.plan.zip", manifest.files["step"]
+    plan = read_packed_plan(stored, entry.unpacked_bytes)
     for name, layer in source.layers.items():
         assert plan.count(layer.assignments.tobytes()) == 1, name
     packed = sum(x.assignments.nbytes + x.codebook.nbytes for x in source.layers.values())
     dense = sum(tensor.nbytes for tensor in source.tensors.values())
-    assert len(plan) - source_code_bytes(plan) <= packed + dense + OTHER_BYTES
+    assert entry.bytes <= packed + dense + CODE_BYTES
     assert len(plan) < sum(2 * o * i for o, i in DEMO.block_linear_shapes().values())
 
 
@@ -95,7 +91,7 @@ def test_engine_with_decoder_and_dense_weights(tmp_path, cache):
         plan_options=PlanOptions(compute_capabilities=("8.9",)), progress=stages.append,
     )  # fmt: skip
     files = {path.name for path in (tmp_path / "e").iterdir()}
-    assert files == {"manifest.json", "step.plan", "decoder.plan", "selftest.safetensors"}
+    assert files == {"manifest.json", "step.plan.zip", "decoder.plan.zip", "selftest.safetensors"}
     assert manifest.image_shape == (3, 16, 16)
     assert set(manifest.bits_per_weight.values()) == {16.0}
     assert manifest.tensorrt.compute_capabilities == ("8.9",)
@@ -111,13 +107,13 @@ def test_engine_with_decoder_and_dense_weights(tmp_path, cache):
 @needs_rtx
 def test_tampered_plan_is_refused_before_it_is_loaded(tmp_path):
     build_engine(random_source(), tmp_path / "e", target="tensorrt-rtx")
-    path = tmp_path / "e" / "step.plan"
+    path = tmp_path / "e" / "step.plan.zip"
     data = path.read_bytes()
-    path.write_bytes(data[:-4] + bytes(4))
-    with pytest.raises(ArtifactError, match="step.plan: has SHA-256 .*build it again"):
+    path.write_bytes(data[:-4] + b"text")
+    with pytest.raises(ArtifactError, match="step.plan.zip: has SHA-256 .*build it again"):
         Pipeline(tmp_path / "e")
     path.write_bytes(data[:-4])
-    with pytest.raises(ArtifactError, match="step.plan: is .* bytes long, the manifest says"):
+    with pytest.raises(ArtifactError, match="step.plan.zip: is .* bytes long, the manifest says"):
         Pipeline(tmp_path / "e")
 
 

@@ -236,14 +236,14 @@ def test_model_with_other_inputs_is_refused(own_engine):
 def test_selftest_notices_other_numbers(own_engine):
     from safetensors.numpy import load_file, save_file
 
-    from vq4dit.engines.manifest import file_entry
+    from vq4dit.engine_files import file_entry
 
     path = own_engine / "selftest.safetensors"
     tensors = load_file(path)
     tensors["x_start"] += 0.1
     save_file(tensors, path)
     manifest = json.loads((own_engine / MANIFEST_NAME).read_text())
-    _edit_manifest(own_engine, files={**manifest["files"], "selftest": vars(file_entry(path))})
+    _edit_manifest(own_engine, files={**manifest["files"], "selftest": file_entry(path).to_dict()})
     Pipeline(own_engine, threads=1).close()
     with pytest.raises(ArtifactError, match="self-test"):
         Pipeline(own_engine, threads=1, verify=True)

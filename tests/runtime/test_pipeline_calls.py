@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from tiny_engine import NAMES, write_tiny_engine
 
-from vq4dit.engines.manifest import MANIFEST_NAME, hash_file, manifest_to_json
+from vq4dit.engine_files import hash_file
+from vq4dit.engines.manifest import MANIFEST_NAME, manifest_to_json
 from vq4dit.errors import Cancelled, OptionError, Vq4ditError
 from vq4dit.runtime.noise import INITIAL_STEP, gaussian_noise
 from vq4dit.runtime.pipeline import Pipeline

@@ -1,5 +1,6 @@
 """TensorRT sessions on a GPU double: order and completeness of the calls, and the numbers."""
 
+import json
 import logging
 import shutil
 from dataclasses import fields, replace
@@ -11,15 +12,16 @@ from tiny_engine import CONFIG, toy_step, write_step, write_tiny_engine
 
 from vq4dit.cache_folder import CACHE_VARIABLE
 from vq4dit.cli import main
-from vq4dit.engines.manifest import MANIFEST_NAME, file_entry, manifest_to_json
+from vq4dit.engine_files import file_entry, hash_file
+from vq4dit.engines.manifest import MANIFEST_NAME, load_manifest, manifest_to_json
 from vq4dit.errors import ArtifactError, BackendUnavailable, OptionError, Vq4ditError
+from vq4dit.packed_plan import pack_plan
 from vq4dit.runtime import cuda_calls, trt_plan
 from vq4dit.runtime.ort_session import OrtDecoderSession, OrtStepSession
 from vq4dit.runtime.pipeline import Pipeline
 from vq4dit.runtime.session import StepInputs
 from vq4dit.runtime.trt_session import TrtDecoderSession, TrtStepSession
 
-SHA256 = "ab" * 32
 STEP_INPUTS = [f.name for f in fields(StepInputs)]
 
 
@@ -67,7 +69,7 @@ def open_step(tmp_path, machine):
     def open_(*, build=BUILD, target="tensorrt", data=None, **options):
         path = tmp_path / "step.plan"
         path.write_bytes(plan_bytes(CONFIG, **options) if data is None else data)
-        made.append(TrtStepSession(path, target=target, build=build, sha256=SHA256))
+        made.append(TrtStepSession(path, target=target, build=build, entry=file_entry(path)))
         return made[-1]
 
     yield open_
@@ -175,12 +177,13 @@ def test_rtx_is_asked_whether_it_can_be_recorded(machine, open_step):
     assert machine.cuda.count("cudaGraphLaunch") == 1
 
 
-def test_rtx_compiles_its_kernels_once(machine, open_step, cache):
+def test_rtx_compiles_its_kernels_once(tmp_path, machine, open_step, cache):
     for _ in range(3):
         open_step(target="tensorrt-rtx").close()
     assert machine.compiled == 1
     (kept,) = cache.iterdir()
-    assert kept.name == f"rtx-{SHA256[:32]}.kernels" and kept.read_bytes() == b"kernels for Orin 1"
+    assert kept.name == f"rtx-{hash_file(tmp_path / 'step.plan')[:32]}.kernels"
+    assert kept.read_bytes() == b"kernels for Orin 1"
     kept.write_bytes(b"kernels for Thor")
     open_step(target="tensorrt-rtx").close()
     assert machine.compiled == 2 and kept.read_bytes() == b"kernels for Orin 2"
@@ -223,7 +226,7 @@ def test_decoder_splits_and_fills_batches(tmp_path, machine):
     machine.compute = lambda inputs: {"image": np.tanh(inputs["latent"][:, :3].repeat(2, 3))}
     path = tmp_path / "decoder.plan"
     path.write_bytes(plan_bytes(CONFIG, batch=(2, 2, 4), image_size=[3, 8, 16]))
-    decoder = TrtDecoderSession(path, target="tensorrt", build=BUILD, sha256=SHA256)
+    decoder = TrtDecoderSession(path, target="tensorrt", build=BUILD, entry=file_entry(path))
     latent = step_inputs(9).latent
     assert np.array_equal(decoder.decode(latent), np.tanh(latent[:, :3].repeat(2, 3)))
     assert decoder.decode(latent[:1]).shape == (1, 3, 8, 16)
@@ -416,6 +419,37 @@ def test_pipelines_draw_the_same_pictures_on_both(engines, machine, low_memory):
         with pytest.raises(OptionError, match="batch_size is 4"):
             pipeline(labels, batch_size=4, **options)
     assert machine.cuda.is_clean()
+
+
+@pytest.mark.ort
+@pytest.mark.parametrize("damage", [None, "tampered", "truncated", "longer than told"])
+def test_packed_plans(engines, machine, damage):
+    folder = engines / "gpu"
+    for name in ("step.plan", "decoder.plan"):
+        tensors = json.loads((folder / name).read_bytes())
+        text = [f"float value_{number * number} = {number};" for number in range(9000)]
+        (folder / name).write_text(json.dumps({**tensors, "kernel": text}))
+        assert pack_plan(folder / name).name == f"{name}.zip"
+    manifest = load_manifest(folder)
+    files = {role: file_entry(folder / f"{role}.plan.zip") for role in ("step", "decoder")}
+    path, message = folder / "step.plan.zip", ""
+    if damage == "longer than told":
+        files["step"] = replace(files["step"], unpacked_bytes=1000)
+        message = "step.plan.zip: holds a plan of [0-9]+ bytes, the manifest says 1000; copy the"
+    elif damage == "tampered":
+        path.write_bytes(path.read_bytes()[:-1] + b"x")
+        message = "step.plan.zip: has SHA-256 .*build it again"
+    elif damage == "truncated":
+        path.write_bytes(path.read_bytes()[:-1])
+        message = "step.plan.zip: is .* bytes long, the manifest says"
+    changed = replace(manifest, files={**manifest.files, **files})
+    (folder / MANIFEST_NAME).write_bytes(manifest_to_json(changed))
+    if damage is not None:
+        with pytest.raises(ArtifactError, match=message):
+            Pipeline(folder)
+        return
+    with Pipeline(folder, verify=True) as pipeline, Pipeline(engines / "cpu", threads=1) as plain:
+        assert np.array_equal(pipeline([1, 2], steps=3), plain([1, 2], steps=3))
 
 
 @pytest.mark.ort

@@ -143,7 +143,7 @@ def _from_engine(directory: Path) -> tuple[dict[str, Any], ModelSize]:
         "model": manifest.model.to_dict(),
         "source_sha256": manifest.source_sha256,
         "num_codebook_nodes": contents.num_codebook_nodes,
-        "files": {role: vars(entry) for role, entry in manifest.files.items()},
+        "files": {role: entry.to_dict() for role, entry in manifest.files.items()},
     }
     return result, contents.size
 

@@ -7,6 +7,7 @@ from support_gpu_double import BUILD, DRIVER, CudaDouble, TensorRtDouble, plan_b
 from support_tensorrt import needs_bindings, run_with_bindings
 from tiny_engine import CONFIG, toy_step
 
+from vq4dit.engine_files import file_entry
 from vq4dit.errors import BackendUnavailable, OptionError
 from vq4dit.runtime import cuda_calls, trt_plan
 from vq4dit.runtime.session import StepInputs
@@ -55,8 +56,9 @@ def machine(monkeypatch):
 
 @pytest.fixture
 def session(tmp_path, machine):
-    (tmp_path / "step.plan").write_bytes(plan_bytes(CONFIG))
-    made = TrtStepSession(tmp_path / "step.plan", target="tensorrt", build=BUILD, sha256="0" * 64)
+    path = tmp_path / "step.plan"
+    path.write_bytes(plan_bytes(CONFIG))
+    made = TrtStepSession(path, target="tensorrt", build=BUILD, entry=file_entry(path))
     yield made
     made.close()
     assert machine.cuda.is_clean()
