@@ -9,7 +9,7 @@ import numpy as np
 
 from ptx.access import Operation, Write, address_reader, reader, vector_items, writer
 from ptx.instructions.elementwise import check_modifiers, operand_type, unsupported
-from ptx.instructions.spaces import FETCH, PUT, SPACES, state_space
+from ptx.instructions.spaces import FETCH, PUT, SPACES, Access, state_space
 from ptx.machine import LOCAL_WINDOW, SHARED_WINDOW, Machine, Mask
 from ptx.scalar_types import TYPES, ScalarType, bits_type
 from ptx.syntax import Address, Instruction, Operand, Symbol, Vector
@@ -92,8 +92,10 @@ def load(instruction: Instruction) -> Operation:
 
     def operation(machine: Machine, mask: Mask) -> None:
         threads = machine.active(mask)
-        addresses = read_address(machine)[threads]
-        values = fetch(machine, addresses, kind, len(writes), threads, index)
+        access = Access(
+            machine=machine, addresses=read_address(machine)[threads], threads=threads, index=index
+        )
+        values = fetch(access, kind, len(writes))
         for write, value in zip(writes, values, strict=True):
             if len(threads) < machine.num_threads:
                 whole = np.zeros(machine.num_threads, kind.dtype)
@@ -135,8 +137,10 @@ def store(instruction: Instruction) -> Operation:
 
     def operation(machine: Machine, mask: Mask) -> None:
         threads = machine.active(mask)
-        addresses = read_address(machine)[threads]
+        access = Access(
+            machine=machine, addresses=read_address(machine)[threads], threads=threads, index=index
+        )
         values = [np.broadcast_to(read(machine), machine.num_threads)[threads] for read in reads]
-        put(machine, addresses, values, threads, index)
+        put(access, values)
 
     return operation

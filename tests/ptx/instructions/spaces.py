@@ -6,6 +6,7 @@ Source: PTX ISA, "State Spaces" and "Generic Addressing".
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -18,12 +19,27 @@ from ptx.wavefronts import count_wavefronts
 
 SPACES = ("param", "shared", "shared::cta", "global", "const", "local")
 
-#: (machine, addresses, type, count, threads, index of the instruction) -> `count` arrays
-Fetch = Callable[
-    [Machine, np.ndarray, ScalarType, int, np.ndarray, int], Sequence[np.ndarray] | np.ndarray
-]
-#: (machine, addresses, values, threads, index of the instruction)
-Put = Callable[[Machine, np.ndarray, Sequence[np.ndarray], np.ndarray, int], None]
+
+@dataclass(frozen=True, kw_only=True)
+class Access:
+    """One access to memory by one instruction.
+
+    Attributes:
+        addresses: (n,) uint64 in the state space, of the active threads only.
+        threads: (n,) their places in the group.
+        index: of the instruction.
+    """
+
+    machine: Machine
+    addresses: np.ndarray
+    threads: np.ndarray
+    index: int
+
+
+#: (access, type, count) -> `count` arrays
+Fetch = Callable[[Access, ScalarType, int], Sequence[np.ndarray] | np.ndarray]
+#: (access, values)
+Put = Callable[[Access, Sequence[np.ndarray]], None]
 
 
 def state_space(instruction: Instruction) -> str:
@@ -43,122 +59,74 @@ def note_wavefronts(
         machine.statistics.add_wavefronts(index, found, least)
 
 
-def _fetch_global(
-    machine: Machine,
-    addresses: np.ndarray,
-    kind: ScalarType,
-    count: int,
-    threads: np.ndarray,
-    index: int,
-) -> list[np.ndarray]:
-    return machine.global_memory.load(addresses, kind, count, threads)
+def _note_access(access: Access, num_bytes: int) -> None:
+    note_wavefronts(access.machine, access.addresses, num_bytes, access.threads, access.index)
 
 
-def _fetch_shared(
-    machine: Machine,
-    addresses: np.ndarray,
-    kind: ScalarType,
-    count: int,
-    threads: np.ndarray,
-    index: int,
-) -> np.ndarray:
-    note_wavefronts(machine, addresses, kind.num_bytes * count, threads, index)
-    return np.ascontiguousarray(machine.shared.load(addresses, kind, count, threads).T)
+def _fetch_global(access: Access, kind: ScalarType, count: int) -> list[np.ndarray]:
+    return access.machine.global_memory.load(access.addresses, kind, count, access.threads)
 
 
-def _fetch_local(
-    machine: Machine,
-    addresses: np.ndarray,
-    kind: ScalarType,
-    count: int,
-    threads: np.ndarray,
-    index: int,
-) -> list[np.ndarray]:
-    return machine.local.load(addresses, kind, count, threads)
+def _fetch_shared(access: Access, kind: ScalarType, count: int) -> np.ndarray:
+    _note_access(access, kind.num_bytes * count)
+    values = access.machine.shared.load(access.addresses, kind, count, access.threads)
+    return np.ascontiguousarray(values.T)
 
 
-def _fetch_generic(
-    machine: Machine,
-    addresses: np.ndarray,
-    kind: ScalarType,
-    count: int,
-    threads: np.ndarray,
-    index: int,
-) -> list[np.ndarray]:
-    values = [np.empty(len(threads), kind.dtype) for _ in range(count)]
-    for space, chosen, within in split_generic(addresses):
-        parts = FETCH[space](machine, within, kind, count, threads[chosen], index)
-        for value, part in zip(values, parts, strict=True):
-            value[chosen] = part
+def _fetch_local(access: Access, kind: ScalarType, count: int) -> list[np.ndarray]:
+    return access.machine.local.load(access.addresses, kind, count, access.threads)
+
+
+def _fetch_generic(access: Access, kind: ScalarType, count: int) -> list[np.ndarray]:
+    values = [np.empty(len(access.threads), kind.dtype) for _ in range(count)]
+    for space, chosen, part in _split_generic(access):
+        for value, fetched in zip(values, FETCH[space](part, kind, count), strict=True):
+            value[chosen] = fetched
     return values
 
 
-def _put_global(
-    machine: Machine,
-    addresses: np.ndarray,
-    values: Sequence[np.ndarray],
-    threads: np.ndarray,
-    index: int,
-) -> None:
-    machine.global_memory.store(addresses, values, threads)
+def _put_global(access: Access, values: Sequence[np.ndarray]) -> None:
+    access.machine.global_memory.store(access.addresses, values, access.threads)
 
 
-def _put_shared(
-    machine: Machine,
-    addresses: np.ndarray,
-    values: Sequence[np.ndarray],
-    threads: np.ndarray,
-    index: int,
-) -> None:
-    num_bytes = values[0].dtype.itemsize * len(values)
-    note_wavefronts(machine, addresses, num_bytes, threads, index)
-    machine.shared.store(addresses, values, threads)
+def _put_shared(access: Access, values: Sequence[np.ndarray]) -> None:
+    _note_access(access, values[0].dtype.itemsize * len(values))
+    access.machine.shared.store(access.addresses, values, access.threads)
 
 
-def _put_local(
-    machine: Machine,
-    addresses: np.ndarray,
-    values: Sequence[np.ndarray],
-    threads: np.ndarray,
-    index: int,
-) -> None:
-    machine.local.store(addresses, values, threads)
+def _put_local(access: Access, values: Sequence[np.ndarray]) -> None:
+    access.machine.local.store(access.addresses, values, access.threads)
 
 
-def _put_generic(
-    machine: Machine,
-    addresses: np.ndarray,
-    values: Sequence[np.ndarray],
-    threads: np.ndarray,
-    index: int,
-) -> None:
-    for space, chosen, within in split_generic(addresses):
-        parts = [value[chosen] for value in values]
-        PUT[space](machine, within, parts, threads[chosen], index)
+def _put_generic(access: Access, values: Sequence[np.ndarray]) -> None:
+    for space, chosen, part in _split_generic(access):
+        PUT[space](part, [value[chosen] for value in values])
 
 
-def _put_constant(
-    machine: Machine,
-    addresses: np.ndarray,
-    values: Sequence[np.ndarray],
-    threads: np.ndarray,
-    index: int,
-) -> None:
-    raise Fault(FailureKind.READ_ONLY, "constant memory", thread=int(threads[0]))
+def _put_constant(access: Access, values: Sequence[np.ndarray]) -> None:
+    raise Fault(FailureKind.READ_ONLY, "constant memory", thread=int(access.threads[0]))
 
 
-def split_generic(addresses: np.ndarray) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-    """Yield (space, places, addresses in that space) of generic addresses."""
-    is_local = addresses >= np.uint64(LOCAL_WINDOW)
-    is_shared = (addresses >= np.uint64(SHARED_WINDOW)) & ~is_local
-    is_global = ~is_local & ~is_shared
-    for space, chosen, window in (
-        ("global", is_global, 0),
+def _split_generic(access: Access) -> Iterator[tuple[str, np.ndarray, Access]]:
+    """Yield (space, which threads, their access in that space) of generic addresses."""
+    is_local = access.addresses >= np.uint64(LOCAL_WINDOW)
+    is_shared = (access.addresses >= np.uint64(SHARED_WINDOW)) & ~is_local
+    for space, is_there, window in (
+        ("global", ~is_local & ~is_shared, 0),
         ("shared", is_shared, SHARED_WINDOW),
         ("local", is_local, LOCAL_WINDOW),
     ):
-        if chosen.any():
-            yield space, np.flatnonzero(chosen), addresses[chosen] - np.uint64(window)
+        if is_there.any():
+            chosen = np.flatnonzero(is_there)
+            yield (
+                space,
+                chosen,
+                replace(
+                    access,
+                    addresses=access.addresses[chosen] - np.uint64(window),
+                    threads=access.threads[chosen],
+                ),
+            )
 
 
 FETCH: dict[str, Fetch] = {
