@@ -36,6 +36,7 @@ def export_step(
         cfg_channels=cfg_channels,
         assignment_layout=target.assignment_layout,
         fuse_adaln=target.fuse_adaln,
+        fuse_attention=target.fuse_attention,
         weights=weights,
     )
     check_model(model.path)

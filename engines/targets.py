@@ -28,6 +28,7 @@ class Target:
         needs_gpu_to_run: whether running needs a GPU.
         fuse_adaln: write the adaLN linears of all blocks as one node; where a node decodes its
             weight to memory that is 0.45 GB in float16 for DiT-XL/2, so better not.
+        fuse_attention: write attention as a node that ONNX Runtime alone has.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Target:
     needs_gpu_to_build: bool = False
     needs_gpu_to_run: bool = False
     fuse_adaln: bool = True
+    fuse_attention: bool = False
 
     def why_not_built_here(self) -> str | None:
         """What keeps this target from being built here, as one sentence; None if nothing does."""
@@ -74,6 +76,7 @@ TARGETS = {
             run_modules=("onnxruntime",),
             packages=("onnxruntime",),
             remedy="pip install onnxruntime",
+            fuse_attention=True,
         ),
         Target(
             name="onnx",

@@ -26,6 +26,10 @@ IR_VERSION = 10
 #: Initializers above this size go to the external data file.
 INLINE_LIMIT_BYTES = 1024
 
+#: Domain of the operators that ONNX Runtime adds to ONNX's, and the version of all of them.
+ORT_DOMAIN = "com.microsoft"
+_ORT_VERSION = 1
+
 
 class GraphBuilder:
     """Collects nodes, initializers, inputs and outputs of one graph, in the order of the calls."""
@@ -123,15 +127,32 @@ class GraphBuilder:
         self._value_info.append(info)
         return name
 
+    def ort_op(
+        self,
+        name: str,
+        op_type: str,
+        *inputs: str,
+        output_shape: Sequence[int | str | None],
+        **attributes: Any,
+    ) -> str:
+        """Add a float32 node of ONNX Runtime's own domain, which ONNX infers no shapes of."""
+        node = helper.make_node(op_type, inputs, [name], name=name, domain=ORT_DOMAIN, **attributes)
+        self._nodes.append(node)
+        self._value_info.append(
+            helper.make_tensor_value_info(name, TensorProto.FLOAT, output_shape)
+        )
+        return name
+
     def model(self, graph_name: str) -> onnx.ModelProto:
         """The model of everything added so far; deterministic."""
         graph = helper.make_graph(
             self._nodes, graph_name, self._inputs, self._outputs, self._initializers,
             value_info=self._value_info,
         )  # fmt: skip
+        versions = {schema.DOMAIN: schema.VERSION, ORT_DOMAIN: _ORT_VERSION}
+        used = {node.domain for node in self._nodes}
         opsets = [helper.make_opsetid("", OPSET)]
-        if any(node.domain == schema.DOMAIN for node in self._nodes):
-            opsets.append(helper.make_opsetid(schema.DOMAIN, schema.VERSION))
+        opsets += [helper.make_opsetid(name, v) for name, v in versions.items() if name in used]
         return helper.make_model(
             graph,
             opset_imports=opsets,

@@ -40,6 +40,7 @@ class Network:
         *,
         is_doubled: bool,
         fuse_adaln: bool,
+        fuse_attention: bool,
     ) -> None:
         self._graph = graph
         self._linears = linears
@@ -47,6 +48,7 @@ class Network:
         self._config: ModelConfig = source.config
         self._is_doubled = is_doubled
         self._fuse_adaln = fuse_adaln
+        self._fuse_attention = fuse_attention
 
     def add(self, latent: str, timestep: str, label: str) -> str:
         """latent (N, C, H, W), timestep (N), label (N) -> the model's output (B, out, H, W).
@@ -170,10 +172,20 @@ class Network:
     def _add_attention(self, name: str, x: str) -> str:
         """Softmax(q k^T / sqrt(head size)) v of all heads, (B, T, D) -> (B, T, D), before proj."""
         graph, config = self._graph, self._config
-        head_size = config.hidden_size // config.num_heads
         qkv = self._linears.add(f"{name}.qkv", x, tokens=config.num_tokens)  # (B, T, 3 D)
-        heads = []
         parts = graph.split(f"{name}.split", qkv, [config.hidden_size] * 3, axis=2)
+        if self._fuse_attention:
+            return graph.ort_op(
+                name, "MultiHeadAttention", *parts, num_heads=config.num_heads,
+                output_shape=[None, config.num_tokens, config.hidden_size],
+            )  # fmt: skip
+        return self._add_plain_attention(name, parts)
+
+    def _add_plain_attention(self, name: str, parts: list[str]) -> str:
+        """Attention from ONNX's own operators; `parts` are q, k and v, (B, T, D) each."""
+        graph, config = self._graph, self._config
+        head_size = config.hidden_size // config.num_heads
+        heads = []
         # k is turned to (B, heads, head size, T) at once; q and v to (B, heads, T, head size).
         for letter, part, perm in zip(
             "qkv", parts, ([0, 2, 1, 3], [0, 2, 3, 1], [0, 2, 1, 3]), strict=True

@@ -27,7 +27,7 @@ from vq4dit.plugins.layout import AssignmentLayout
 from vq4dit.plugins.schema import DOMAIN
 from vq4dit.weight_source import WeightSource
 
-from .element_types import element_type
+from .element_types import FP32, element_type
 from .external_data import ExternalData, write_model
 from .graph import GraphBuilder
 from .linear_ways import ChooseWay
@@ -67,6 +67,7 @@ def build_step_model(
     cfg_channels: int | None = 3,
     assignment_layout: AssignmentLayout = AssignmentLayout.ROWS,
     fuse_adaln: bool = True,
+    fuse_attention: bool = False,
     weights: str = "fp32",
     choose_way: ChooseWay | None = None,
 ) -> StepModel:
@@ -84,6 +85,8 @@ def build_step_model(
         assignment_layout: order of the packed bytes that the target reads.
         fuse_adaln: write the adaLN linears of all blocks as one node where their sizes allow it.
             Function bodies then decode all of them at once: 0.9 GB for DiT-XL/2.
+        fuse_attention: write attention as ONNX Runtime's MultiHeadAttention, whose CPU kernel never
+            holds a whole (T, T) matrix of weights: for ONNX Runtime alone, and float32.
         weights: element type of weights and arithmetic, "fp32", "fp16" or "bf16"; see
             `element_types`.
         choose_way: whether a quantized linear is gathered or decoded before a product, see
@@ -95,6 +98,8 @@ def build_step_model(
     config = source.config
     channels = _checked_options(config, form=form, cfg_channels=cfg_channels)
     element = element_type(weights)
+    if fuse_attention and element is not FP32:
+        raise OptionError(f"weights are {weights}, needed fp32 for fused attention")
     directory.mkdir(parents=True, exist_ok=True)
     with ExternalData(directory, STEP_DATA_NAME) as data:
         graph = GraphBuilder(data)
@@ -102,7 +107,10 @@ def build_step_model(
             graph, source, form=form, assignment_layout=assignment_layout, element=element,
             rows_per_sample=2 if cfg else 1, choose_way=choose_way,
         )  # fmt: skip
-        network = Network(graph, linears, source, is_doubled=cfg, fuse_adaln=fuse_adaln)
+        network = Network(
+            graph, linears, source,
+            is_doubled=cfg, fuse_adaln=fuse_adaln, fuse_attention=fuse_attention,
+        )  # fmt: skip
         _add_step(graph, network, config, cfg=cfg, cfg_channels=channels)
         model = graph.model("vq4dit_step")
         num_nodes = sum(node.domain == DOMAIN for node in model.graph.node)

@@ -34,7 +34,8 @@ def make_models(work: Path, names: list[str], *, decode: bool) -> dict[str, Path
     if decode:
         paths["decode"] = engine
     if any(not name.startswith("vq4dit") for name in names):
-        _make(dense, [_checkpoint(work), "--weights", "fp32"])
+        # Operators of ONNX alone, which every peer reads.
+        _make(dense, [_checkpoint(work), "--weights", "fp32"], target="onnx")
     for name in names:
         if name == "ort-int8-dynamic":
             paths[name] = _ort_int8(dense / "step.onnx", work / "ort-int8.onnx")
@@ -71,9 +72,9 @@ def _vae(work: Path) -> Path:
     return path
 
 
-def _make(engine: Path, arguments: list[object]) -> None:
+def _make(engine: Path, arguments: list[object], *, target: str = "cpu") -> None:
     if not engine.exists():
-        _vq4dit("build", *arguments, "-o", engine, "--target", "cpu")
+        _vq4dit("build", *arguments, "-o", engine, "--target", target)
 
 
 def _vq4dit(*arguments: object) -> None:

@@ -32,6 +32,8 @@ def operations(node: NodeTime) -> int:
     if not node.outputs:
         return 0
     size = prod(node.outputs[0])
+    if node.op == "MultiHeadAttention" and len(node.inputs) > 1:
+        return 4 * size * node.inputs[1][1]
     if node.op in _MATRIX_PRODUCTS and node.inputs and node.inputs[0]:
         return 2 * size * node.inputs[0][-1]
     if node.op in _CONVOLUTIONS and len(node.inputs) > 1:

@@ -102,6 +102,27 @@ def test_some_layers_may_stay_dense(tmp_path):
 
 
 @pytest.mark.ort
+@pytest.mark.parametrize("cfg", [True, False])
+@pytest.mark.parametrize("form", ["function", "inlined"])
+def test_fused_attention_in_place_of_its_parts(tmp_path, form, cfg):
+    source = random_source()
+    step = build_step_model(source, tmp_path, form=form, cfg=cfg, fuse_attention=True)
+    model = check_model(step.path)
+    nodes = {node.name: node.op_type for node in model.graph.node}
+    assert "Softmax" not in nodes.values()
+    assert [nodes[f"blocks.{i}.attn"] for i in range(TINY.depth)] == ["MultiHeadAttention"] * (
+        TINY.depth
+    )
+    assert_step_equals_torch(step.path, source, cfg=cfg)
+
+
+def test_fused_attention_is_for_float32(tmp_path):
+    with pytest.raises(OptionError, match="weights are fp16, needed fp32 for fused attention"):
+        build_step_model(random_source(), tmp_path, weights="fp16", fuse_attention=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.ort
 @pytest.mark.parametrize("layout", [ROWS, FOUR_MAJOR])
 def test_stacked_adaln_equals_single_nodes(tmp_path, layout):
     source = random_source(bits=3)
