@@ -7,6 +7,7 @@ versions too; for tensorrt-rtx TensorRT for RTX. Each is imported when it is nee
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.util import find_spec
@@ -146,7 +147,7 @@ def _other_gpu(build: GpuBuild, driver: Driver, again: str) -> str:
 
 def _numbers(version: str) -> tuple[int, ...]:
     """Major, minor and patch; builds of one patch read each other's plans."""
-    return tuple(int(part) for part in version.split(".")[:3])
+    return tuple(int(number) for number in re.findall(r"\d+", version)[:3])
 
 
 def make_logger(trt: Any, errors: list[str]) -> Any:

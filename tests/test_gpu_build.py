@@ -33,12 +33,20 @@ def test_manifest_keeps_all_of_it(manifest):
     assert MANIFEST_NAME == "manifest.json"
 
 
+@pytest.mark.parametrize("version", ["10.3.0", "10.7.0.post1", "10.0.0b6", "11.4.0.106"])
+def test_versions_as_bindings_tell_them(manifest, version):
+    other = replace(manifest, tensorrt=replace(manifest.tensorrt, version=version))
+    assert manifest_from_json(manifest_to_json(other)) == other
+
+
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
         ("version", "new", "tensorrt.version is 'new'"),
         ("compute_capabilities", [], r"is \[\], needed a list such as"),
+        ("version", "10.7.0/../..", "tensorrt.version is '10.7.0/"),
         ("compute_capabilities", ["sm_87"], r"is \['sm_87'\]"),
+        ("compute_capabilities", ["8.7.0"], r"is \['8.7.0'\]"),
         ("plugin", "other", "plugin is 'other', needed one of none, aot, library"),
         ("version_compatible", 1, "version_compatible is 1, needed true or false"),
         ("batch_opt", 0, "batch_opt is 0"),

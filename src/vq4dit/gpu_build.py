@@ -13,7 +13,9 @@ from .json_fields import Fields
 #: kernels are in the plan, or as plugins of our C++ library.
 PLUGIN_KINDS = ("none", "aot", "library")
 
-_VERSION = re.compile(r"\d+(\.\d+){1,3}")
+#: Numbers, and what Python packages may have behind them: "10.7.0.post1", "10.0.0b6".
+_VERSION = re.compile(r"\d+(\.\d+){1,3}(\.?[a-z]+\d+)?")
+_CAPABILITY = re.compile(r"\d{1,2}\.\d")
 _MAX_BATCH = 1 << 20
 
 
@@ -48,7 +50,7 @@ class GpuBuild:
     def from_fields(cls, fields: Fields) -> GpuBuild:
         """Read and check; ArtifactError names the key, what was found and what was needed."""
         capabilities = fields.texts("compute_capabilities")
-        if not capabilities or not all(_VERSION.fullmatch(c) for c in capabilities):
+        if not capabilities or not all(map(_CAPABILITY.fullmatch, capabilities)):
             raise ArtifactError(
                 f"tensorrt.compute_capabilities is {list(capabilities)}, needed a list such as "
                 '["8.6"]'

@@ -333,6 +333,7 @@ def test_plan_of_something_else(open_step):
     "changes, message",
     [
         ({"version": "10.9.0.34"}, "built with tensorrt 10.9.0.34, this machine has 11.4.0.106"),
+        ({"version": "10.7.0.post1"}, "built with tensorrt 10.7.0.post1, this machine has 11.4"),
         ({"version": "11.5.0.1", "version_compatible": True}, "built with tensorrt 11.5.0.1"),
         (
             {"compute_capabilities": ("8.0", "9.0"), "gpu": "A100"},
