@@ -13,6 +13,7 @@ from vq4dit.errors import BackendUnavailable
 
 from .gpu import Driver, Gpu, find_driver
 from .jetson import find_jetson
+from .trt_plan import LIBRARY_VARIABLE, plugin_library_path
 
 #: Instruction sets that the native kernels know, as /proc/cpuinfo spells them.
 _KNOWN_FLAGS = ("avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512vl", "avx512_vnni",
@@ -50,6 +51,8 @@ _COMMANDS = {
     "gpu": "use a machine with an NVIDIA GPU; the CPU target works without",
     "tensorrt": "pip install 'vq4dit[tensorrt]' (from NVIDIA's package index)",
     "tensorrt_lean": "pip install tensorrt-lean-cu13",
+    "plugin_library": "cmake -S plugins/tensorrt/cpp -B build/tensorrt && "
+    f"cmake --build build/tensorrt (in a checkout; then name it in {LIBRARY_VARIABLE})",
 }
 
 
@@ -72,9 +75,25 @@ def inspect_machine() -> dict[str, Any]:
         "jetson": None if jetson is None else vars(jetson),
         "nvrtc": _nvrtc(),
         "modules": {name: _version(name) for name in OPTIONAL_MODULES},
+        "plugin_library": _text_or_none(plugin_library_path()),
     }
     facts["missing"] = _missing(facts)
     return facts
+
+
+def needs_plugin_library(tensorrt: str | None) -> bool:
+    """Whether quantized engines need our C++ library with this version of TensorRT, None for none.
+
+    A version that is not told counts as one that does not.
+    """
+    from vq4dit.plugins.tensorrt.bindings import has_ahead_of_time_plugins
+
+    is_told = tensorrt is not None and tensorrt[:1].isdecimal()
+    return is_told and not has_ahead_of_time_plugins(str(tensorrt))
+
+
+def _text_or_none(path: Path | None) -> str | None:
+    return None if path is None else str(path)
 
 
 def _driver_facts(driver: Driver) -> dict[str, Any]:
@@ -103,6 +122,8 @@ def _missing(facts: dict[str, Any]) -> dict[str, str]:
     elif not facts["gpus"]:
         names.append("gpu")
     names += [name for name, found in facts["modules"].items() if found is None]
+    if needs_plugin_library(facts["modules"]["tensorrt"]) and not facts["plugin_library"]:
+        names.append("plugin_library")
     extras = {
         name: f"pip install 'vq4dit[{extra}]'" for name, (_, extra) in OPTIONAL_MODULES.items()
     }

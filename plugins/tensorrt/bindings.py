@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 from vq4dit.errors import BackendUnavailable
 
 #: The first version whose Python bindings have ahead-of-time plugins.
-_FIRST_VERSION = "10.9"
+_FIRST_VERSION = (10, 9)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,11 +37,17 @@ def import_bindings() -> Bindings:
             "build with --target cpu"
         ) from None
     if not hasattr(trt, "QuickPluginCreationRequest"):
+        needed = ".".join(map(str, _FIRST_VERSION))
         raise BackendUnavailable(
-            f"TensorRT {trt.__version__} has no ahead-of-time plugins, needed {_FIRST_VERSION} or "
-            "newer; use the C++ plugin library (docs/tensorrt.md)"
+            f"TensorRT {trt.__version__} has no ahead-of-time plugins, needed {needed} or newer; "
+            "build our C++ plugin library (docs/tensorrt.md) and give it as --plugin-library"
         )
     return Bindings(trt=trt, plugin=importlib.import_module("tensorrt.plugin"))
+
+
+def has_ahead_of_time_plugins(version: str) -> bool:
+    """Whether TensorRT of this version, as packages tell it, takes our kernels into a plan."""
+    return tuple(int(number) for number in re.findall(r"\d+", version)[:2]) >= _FIRST_VERSION
 
 
 def with_signature(

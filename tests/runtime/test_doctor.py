@@ -11,6 +11,7 @@ from vq4dit.runtime import doctor
 from vq4dit.runtime.doctor import OPTIONAL_MODULES, inspect_machine
 from vq4dit.runtime.gpu import Driver, Gpu
 from vq4dit.runtime.jetson import Jetson
+from vq4dit.runtime.trt_plan import LIBRARY_VARIABLE
 
 pytestmark = pytest.mark.ort
 
@@ -39,6 +40,7 @@ def test_every_missing_thing_has_one_command(monkeypatch):
     monkeypatch.setattr(doctor, "_onnxruntime", lambda: None)
     monkeypatch.setattr(doctor, "_nvrtc", lambda: None)
     monkeypatch.setattr(doctor, "find_driver", lambda: (None, "no driver"))
+    monkeypatch.delenv(LIBRARY_VARIABLE, raising=False)
     missing = inspect_machine()["missing"]
     things = {"native_library", "onnxruntime", "nvrtc", "driver", *OPTIONAL_MODULES}
     assert set(missing) == things
@@ -59,6 +61,31 @@ def test_table_of_a_jetson(monkeypatch, capsys):
     assert "Orin, sm_87, 8.0 GiB, shared with the CPU" in out
     assert "NVIDIA Jetson Orin, Linux for Tegra 36.4.3, power mode MAXN (0)" in out
     assert "version not told, CUDA 12.6" in out
+
+
+@pytest.mark.parametrize(
+    ("version", "library", "row"),
+    [
+        (None, False, None),
+        ("11.4.0.106", False, "kernels go into the plan"),
+        ("10.9.0.34", True, "kernels go into the plan; library {}"),
+        ("unknown", False, "kernels go into the plan"),
+        ("10.3.0", True, "library {}; give it to build as --plugin-library"),
+        ("10.3.0", False, "NONE: TensorRT 10.3.0 needs our library; cmake -S plugins/tensorrt/cpp"),
+    ],
+)
+def test_how_plugins_run(tmp_path, monkeypatch, capsys, version, library, row):
+    path = tmp_path / "libvq4dit_tensorrt.so"
+    path.write_bytes(b"code" if library else b"")
+    monkeypatch.setenv(LIBRARY_VARIABLE, str(path if library else tmp_path / "gone.so"))
+    versions = {"tensorrt": version}
+    monkeypatch.setattr(doctor, "_version", lambda module: versions.get(module, "1"))
+    out = table(monkeypatch, capsys, None, None)
+    found = [line for line in out.splitlines() if line.startswith("TensorRT plugins")]
+    assert len(found) == (row is not None)
+    assert all(row.format(path) in line for line in found)
+    missing = inspect_machine()["missing"]
+    assert ("plugin_library" in missing) == (version == "10.3.0" and not library)
 
 
 def test_table_without_a_gpu(monkeypatch, capsys):

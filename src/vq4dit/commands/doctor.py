@@ -45,6 +45,7 @@ def _table(result: dict[str, Any]) -> str:
         *_cpu_rows(result),
         *_gpu_rows(result),
         *_module_rows(result),
+        *_plugin_rows(result),
         *((f"target {name}", _target_text(t)) for name, t in result["targets"].items()),
     ]
     width = max(len(name) for name, _ in rows)
@@ -108,6 +109,22 @@ def _module_rows(result: dict[str, Any]) -> list[tuple[str, str]]:
         )
         for name, found in result["modules"].items()
     ]
+
+
+def _plugin_rows(result: dict[str, Any]) -> list[tuple[str, str]]:
+    """How quantized linears would run in TensorRT, if it is there."""
+    from vq4dit.runtime.doctor import needs_plugin_library
+
+    version, library = result["modules"]["tensorrt"], result["plugin_library"]
+    if version is None:
+        return []
+    if not needs_plugin_library(version):
+        text = f"kernels go into the plan{f'; library {library}' if library else ''}"
+    elif library:
+        text = f"library {library}; give it to build as --plugin-library"
+    else:
+        text = f"NONE: TensorRT {version} needs our library; {result['missing']['plugin_library']}"
+    return [("TensorRT plugins", text)]
 
 
 def _target_text(target: dict[str, Any]) -> str:
