@@ -15,7 +15,8 @@ Stage B  engines of a whole model in TensorRT: plan sizes, parity, latency, memo
 Results go to benchmarks/results/gpu_acceptance.json after every step; a run goes on where an
 earlier one stopped. `--minutes` starts no step after that time. `--dry-run` walks all steps, does
 what needs no GPU, tells what each of the others needs, and writes to the files it is told to only.
-The exit code is 1 where a step failed or a kernel's answer was wrong.
+The exit code is 1 where a step failed or a kernel's answer was wrong, 2 where the results file is
+not of this GPU.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ from acceptance.steps import Setting, Step, missing
 from calibration_study.report import replace_section
 from machine import machine
 
-from vq4dit.errors import Vq4ditError
+from vq4dit.errors import ArtifactError, Vq4ditError
 from vq4dit.plugins.cuda.compile import SMS
 
 _FOLDER = Path(__file__).resolve().parent
@@ -52,7 +53,11 @@ def main() -> int:
         cases = [case for case in all_cases() if fnmatch(f"kernels/{case.name}", args.only)]
         print(prepare_images(args.images, cases, args.sm, _say), "images in", args.images)
         return 0
-    results = Results(args.output, _machine())
+    try:
+        results = Results(args.output, _machine())
+    except ArtifactError as error:
+        _say(f"gpu_acceptance: {error}")
+        return 2
     run_steps(_chosen(args), _setting(args), results, dry=args.dry_run, minutes=args.minutes)
     replace_section(args.markdown, _SECTION, render(results.document))
     _say(f"report: {args.markdown}, data: {args.output}")
@@ -93,8 +98,12 @@ def _run_step(step: Step, setting: Setting, results: Results, *, dry: bool) -> N
             done = step.prepare(setting)
             needed = reason or "a run without --dry-run"
             results.put(step.name, PREPARED, reason=f"{done}; the rest needs {needed}")
-    except (Vq4ditError, OSError) as error:
-        results.put(step.name, FAILED, reason=str(error))
+    except Exception as error:  # whatever a step meets, the others shall run
+        text = " ".join(str(error).split()) or "no reason given"
+        is_ours = isinstance(error, (Vq4ditError, OSError))
+        results.put(
+            step.name, FAILED, reason=text if is_ours else f"{type(error).__name__}: {text}"
+        )
 
 
 def _machine() -> dict[str, Any]:

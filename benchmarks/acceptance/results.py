@@ -17,7 +17,11 @@ RAN, FAILED, MISSING, PREPARED = "ran", "failed", "needs", "prepared"
 
 
 class Results:
-    """The file; `machine` is told in it."""
+    """The file; `machine` is told in it.
+
+    Raises:
+        ArtifactError: the file is of something else, or of another GPU.
+    """
 
     def __init__(self, path: Path, machine: dict[str, Any]) -> None:
         self._path = path
@@ -41,10 +45,18 @@ class Results:
     def _read(self) -> dict[str, Any]:
         try:
             document = json.loads(self._path.read_text(encoding="utf-8"))
-            if isinstance(document["steps"], dict) and isinstance(document["rows"], list):
-                return document
-        except (ValueError, KeyError, TypeError):
-            pass
-        raise ArtifactError(
-            f"{self._path}: not a file of this program; move it away, or give another --output"
-        )
+            gpu = document["machine"].get("gpu")
+            is_ours = isinstance(document["steps"], dict) and isinstance(document["rows"], list)
+        except (ValueError, KeyError, TypeError, AttributeError):
+            is_ours = False
+        if not is_ours:
+            raise ArtifactError(
+                f"{self._path}: not a file of this program; move it away, or give another --output"
+            )
+        here = self.document["machine"].get("gpu")
+        if gpu not in (None, here):
+            raise ArtifactError(
+                f"{self._path}: has results of {gpu}, this machine has {here or 'no GPU'}; give "
+                "another --output and another --work"
+            )
+        return document

@@ -114,6 +114,26 @@ def test_a_run_goes_on_where_it_stopped(tmp_path):
     assert gpu_acceptance.is_good(again.document)
 
 
+def test_no_error_of_a_step_ends_the_run(tmp_path):
+    def broken(_):
+        raise KeyError("median_ms")
+
+    results = Results(tmp_path / "results.json", {"gpu": "x"})
+    chosen = [step("one", broken), step("two", lambda _: [])]
+    gpu_acceptance.run_steps(chosen, setting(tmp_path), results, dry=False, minutes=9)
+    assert results.document["steps"]["one"]["reason"] == "KeyError: 'median_ms'"
+    assert results.is_done("two") and not results.is_done("one")
+
+
+def test_results_of_two_gpus_are_not_mixed(tmp_path):
+    path = tmp_path / "results.json"
+    Results(path, {"gpu": None}).put("one", MISSING, reason="a GPU")
+    Results(path, {"gpu": "A100"}).put("one", RAN, rows=[])
+    assert Results(path, {"gpu": "A100"}).is_done("one")
+    with pytest.raises(ArtifactError, match="has results of A100, this machine has Orin; give"):
+        Results(path, {"gpu": "Orin"})
+
+
 def test_no_step_starts_after_the_time(tmp_path):
     results = Results(tmp_path / "results.json", {})
     chosen = [step("one", lambda _: [])]
@@ -122,11 +142,13 @@ def test_no_step_starts_after_the_time(tmp_path):
 
 
 def test_a_foreign_results_file_is_not_overwritten(tmp_path):
-    path = tmp_path / "results.json"
-    path.write_text('{"rows": 3}')
+    path = tmp_path / "dry-run.json"
+    path.write_text('{"rows": 3, "machine": {}}')
     with pytest.raises(ArtifactError, match="not a file of this program"):
         Results(path, {})
-    assert path.read_text() == '{"rows": 3}'
+    done = run_program(tmp_path, "run", "--dry-run", "--work", str(tmp_path))
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert path.read_text() == '{"rows": 3, "machine": {}}'
 
 
 @pytest.fixture
