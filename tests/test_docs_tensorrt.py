@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from vq4dit import cli
+from vq4dit.accounting import config_from_preset
+from vq4dit.engines.plan_engine import step_profile
 from vq4dit.plugins.tensorrt.embed import CPP_FOLDER
 
 ROOT = Path(__file__).parents[1]
@@ -51,6 +53,32 @@ def test_cmake_options_are_those_of_the_project():
     assert told == known
     used = re.findall(r"-D(\w+)=", TEXT)
     assert used and set(used) <= known
+
+
+def test_shapes_for_trtexec_are_those_of_the_step_model():
+    """Every input of DiT-XL/2 in every list of shapes, as the builder's own profile has them."""
+    profile = step_profile(config_from_preset("DiT-XL/2"), (1, 8, 8))
+    build, run = commands("trtexec")
+    lists = dict(word.split("=", 1) for word in (*build, *run) if "hapes=" in word)
+    assert list(lists) == ["--minShapes", "--optShapes", "--maxShapes", "--shapes"]
+    for (option, text), place in zip(lists.items(), (0, 1, 2, 2), strict=True):
+        told = dict(part.split(":") for part in text.split(","))
+        wanted = {name: "x".join(map(str, shapes[place])) for name, shapes in profile.items()}
+        assert told == wanted, option
+
+
+def test_triton_is_told_every_tensor():
+    """Name, type and dimensions behind the batch; no dimension of one number is a reshape."""
+    row = r'name: "(\w+)"\s+data_type: TYPE_(\w+)\s+dims: \[ ([\d, ]+) \]\s+(reshape)?'
+    told = {name: (kind, dims, bool(r)) for name, kind, dims, r in re.findall(row, TEXT)}
+    profile = step_profile(config_from_preset("DiT-XL/2"), (1, 8, 8))
+    wanted = {
+        name: ("INT64" if name == "label" else "FP32",
+               ", ".join(map(str, shape[1:])) or "1", not shape[1:])
+        for name, (shape, _, _) in profile.items()
+    }  # fmt: skip
+    image = wanted["latent"]
+    assert told == wanted | {"latent_out": image, "x_start": image}
 
 
 def test_acceptance_commands_parse(monkeypatch, tmp_path):
