@@ -22,6 +22,9 @@ from vq4dit.runtime.gpu import sm_name
 
 from .plan_job import PlanJob
 
+#: Major version of TensorRT that first has IPluginV3.
+_FIRST_TENSORRT = 10
+
 
 def main() -> int:
     """Build the plan that stdin orders; the exit code is 0 if it was written."""
@@ -65,15 +68,25 @@ def build_plan(job: PlanJob, say: Any) -> str:
 
 
 def _bindings(target: str) -> Any:
-    """The module that Polygraphy was told to use."""
+    """The module that Polygraphy was told to use.
+
+    Raises:
+        BackendUnavailable: it does not import, or is too old for our plugins.
+    """
     name = "tensorrt_rtx" if target == "tensorrt-rtx" else "tensorrt"
     try:
-        return import_module(name)
+        trt = import_module(name)
     except ImportError as error:
         raise BackendUnavailable(
             f"module {name} does not import ({error}); install it again, with the libraries of "
             "its version"
         ) from None
+    if target == "tensorrt" and int(trt.__version__.partition(".")[0]) < _FIRST_TENSORRT:
+        raise BackendUnavailable(
+            f"TensorRT {trt.__version__} is too old, needed {_FIRST_TENSORRT}.0 or newer; update "
+            "it (on Jetson: JetPack 6 or newer), or build with --target cpu or onnx"
+        )
+    return trt
 
 
 def builder_config(job: PlanJob, trt: Any, say: Any) -> Any:

@@ -197,6 +197,8 @@ def test_stage_b_builds_compares_and_reports(tmp_path, told):
     assert [w[1] for w in builds] == ["x.safetensors", "x.vq.safetensors", "x.vq.safetensors"]
     assert "fp16" in builds[0] and "--plugin-library" not in builds[1]
     assert builds[2][7].endswith("libvq4dit_tensorrt.so")
+    built = [row for row in results.document["rows"] if row["step"].startswith("engine/")]
+    assert len(built) == 3 and all(row["seconds"] >= 0 for row in built)
     assert [w[3] for w in told if w[0] == "profile"] == ["1", "8", "1", "8"]
     text = render(results.document)
     assert "| inlined | 1,900 | True |" in text and "| aot | 300 | False |" in text

@@ -51,6 +51,19 @@ def test_bindings_that_do_not_import_are_told(tmp_path):
         run_job(job)
 
 
+@pytest.mark.skipif(find_spec("polygraphy") is None, reason="polygraphy is not installed")
+def test_an_old_tensorrt_is_told(tmp_path, monkeypatch):
+    (tmp_path / "tensorrt").mkdir()
+    (tmp_path / "tensorrt" / "__init__.py").write_text('__version__ = "8.6.1.post1"\n')
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    job = PlanJob(
+        target="tensorrt", onnx_path="step.onnx", plan_path="", profile={},
+        compute_capabilities=("8.7",),
+    )  # fmt: skip
+    with pytest.raises(BackendUnavailable, match="TensorRT 8.6.1.post1 is too old, needed 10.0"):
+        run_job(job)
+
+
 def rtx_job(tmp_path, *, form="inlined", capabilities=("8.6",)):
     step = build_step_model(random_source(), tmp_path, form=form, weights="fp16")
     return PlanJob(
