@@ -60,6 +60,7 @@ def _memory_table(at: str, prediction: Mapping[str, Any]) -> str:
     weights, memory = prediction["weights"], prediction["memory_bytes"]
     rows = []
     for name, key in (("weights", "weights_bytes"), ("activations", "activations_bytes"),
+                      ("largest decoded weight", "decoded_bytes"),
                       ("together", "total_bytes")):  # fmt: skip
         cells = [cell(name)]
         for i, kind in enumerate(weights):

@@ -53,6 +53,23 @@ def test_memory_is_that_of_the_accounting():
     assert len({m.activations_bytes for m in memory.values()}) == 1
 
 
+def test_decoded_weights_take_memory_and_less_time():
+    """Thor's library multiplies four times as fast as mma.sync: most linears are decoded there."""
+    chosen, gathered = (
+        predict("DiT-XL/2", "thor", 8, weights=("fp16", "2bit"), may_decode=may_decode)
+        for may_decode in (True, False)
+    )
+    names = {x.name for x in chosen.layers if "decode_then_gemm" in x.kernel["2bit"]}
+    assert "blocks.5.mlp.fc1" in names and "blocks.adaLN_modulation.1" not in names
+    assert names <= set(XL.block_linear_shapes())
+    assert chosen.step_ms("2bit") < gathered.step_ms("2bit")
+    assert chosen.step_ms("fp16") == gathered.step_ms("fp16")
+    memory = chosen.memory["2bit"]
+    assert memory.decoded_bytes == 2 * XL.hidden_size * XL.mlp_size
+    assert memory.total_bytes - memory.decoded_bytes == gathered.memory["2bit"].total_bytes
+    assert chosen.memory["fp16"].decoded_bytes == gathered.memory["2bit"].decoded_bytes == 0
+
+
 def test_engine_directory_gives_model_and_guidance(tmp_path):
     write_tiny_engine(tmp_path / "tiny", cfg=False)
     profile = predict(tmp_path / "tiny", "thor", 3, weights=("fp16",))

@@ -20,7 +20,8 @@ from vq4dit.plugins.cuda.codebook_format import CodebookFormat
 from vq4dit.plugins.cuda.cost_terms import Prediction
 from vq4dit.plugins.cuda.efficiency import ASSUMED, Efficiencies
 from vq4dit.plugins.cuda.gpu_table import Gpu, find_gpu
-from vq4dit.plugins.cuda.selection import AHEAD_OF_TIME, Launcher, choose_codebook, choose_dense
+from vq4dit.plugins.cuda.linear_choice import QuantizedLinear, choose_linear
+from vq4dit.plugins.cuda.selection import choose_dense
 
 from .profile import PredictedLayer, PredictedMemory, PredictedProfile
 from .step_ops import StepOp, activation_bytes, step_ops
@@ -36,7 +37,7 @@ def predict(
     *,
     weights: Sequence[str] = ("fp16", "2bit"),
     cfg: bool | None = None,
-    launcher: Launcher = AHEAD_OF_TIME,
+    may_decode: bool = True,
     efficiencies: Efficiencies = ASSUMED,
 ) -> PredictedProfile:
     """Predict one step of a model on a GPU.
@@ -48,7 +49,8 @@ def predict(
         weights: what to compare: "fp16", "1bit", "2bit", "3bit", "4bit" (all linears of all blocks
             at that width, whatever the engine itself has).
         cfg: whether guidance doubles the batch; None: as the engine says, else true.
-        launcher: what our kernels are launched by.
+        may_decode: quantized linears run as `vq4dit build` would have it by default for this GPU
+            and batch: gathered, or decoded for a GEMM library; False gathers all.
         efficiencies: shares of peak, assumed or calibrated.
     Raises:
         OptionError: unknown GPU, model or weights, or batch < 1.   ArtifactError: no engine there.
@@ -59,7 +61,7 @@ def predict(
     name, config, has_cfg = _model(source)
     is_doubled = has_cfg if cfg is None else cfg
     formats = {kind: _format(kind) for kind in weights}
-    machine = _Machine(gpu=target, launcher=launcher, efficiencies=efficiencies)
+    machine = _Machine(gpu=target, may_decode=may_decode, efficiencies=efficiencies)
     layers = tuple(
         machine.layer(op, formats) for op in step_ops(config, batch, cfg=is_doubled)
     )  # fmt: skip
@@ -74,7 +76,9 @@ def predict(
         layers=layers,
         memory={
             kind: PredictedMemory(
-                weights_bytes=_weight_bytes(config, form), activations_bytes=activations
+                weights_bytes=_weight_bytes(config, form),
+                activations_bytes=activations,
+                decoded_bytes=max(layer.decoded_bytes[kind] for layer in layers),
             )
             for kind, form in formats.items()
         },
@@ -85,16 +89,26 @@ def predict(
 
 
 @dataclass(frozen=True, kw_only=True)
+class _Run:
+    """How one operation runs; `decoded_bytes`: of the weight that it decodes to memory."""
+
+    seconds: float
+    kernel: str
+    limit: str
+    decoded_bytes: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class _Machine:
     """A GPU with what launches on it and how well it does."""
 
     gpu: Gpu
-    launcher: Launcher
+    may_decode: bool
     efficiencies: Efficiencies
 
     def layer(self, op: StepOp, formats: dict[str, int | None]) -> PredictedLayer:
         """One operation with each kind of weights."""
-        found = {kind: self._time(op, bits) for kind, bits in formats.items()}
+        found = {kind: self._run(op, bits) for kind, bits in formats.items()}
         return PredictedLayer(
             name=op.name,
             part=op.part,
@@ -102,50 +116,62 @@ class _Machine:
             m=op.m,
             n=op.n * op.count,
             k=op.k,
-            microseconds={kind: seconds * 1e6 for kind, (seconds, _, _) in found.items()},
-            kernel={kind: kernel for kind, (_, kernel, _) in found.items()},
-            limit={kind: limit for kind, (_, _, limit) in found.items()},
+            microseconds={kind: run.seconds * 1e6 for kind, run in found.items()},
+            kernel={kind: run.kernel for kind, run in found.items()},
+            limit={kind: run.limit for kind, run in found.items()},
+            decoded_bytes={kind: run.decoded_bytes for kind, run in found.items()},
         )
 
-    def _time(self, op: StepOp, bits: int | None) -> tuple[float, str, str]:
-        """Seconds, kernel, limit."""
+    def _run(self, op: StepOp, bits: int | None) -> _Run:
         if op.kind == "attention":
             return self._attention(op)
         if op.kind != "linear":
-            return (*self._pass(op.bytes_moved), "")
+            return _Run(seconds=self._pass(op.bytes_moved), kernel="pass", limit="")
         if bits is None or not op.is_quantized:
             dense = choose_dense(
                 self.gpu, op.m, op.n, op.k, bytes_per_output=op.bytes_per_output,
                 efficiencies=self.efficiencies,
             )  # fmt: skip
-            times = f"{op.count} x " if op.count > 1 else ""
-            return dense.seconds * op.count, times + _kernel_name(dense), dense.limit
-        fused = choose_codebook(
-            self.gpu, op.m, op.n * op.count, op.k,
-            CodebookFormat.from_bits(bits, row_groups=op.row_groups),
-            launcher=self.launcher, bytes_per_output=op.bytes_per_output,
-            efficiencies=self.efficiencies,
-        )  # fmt: skip
-        return fused.seconds, _kernel_name(fused), fused.limit
+            return _Run(
+                seconds=dense.seconds * op.count,
+                kernel=_times(op.count) + _kernel_name(dense),
+                limit=dense.limit,
+            )
+        return self._quantized(op, bits)
 
-    def _pass(self, num_bytes: float) -> tuple[float, str]:
+    def _quantized(self, op: StepOp, bits: int) -> _Run:
+        linear = QuantizedLinear(
+            m=op.m, n=op.n, k=op.k,
+            weight=CodebookFormat.from_bits(bits, row_groups=op.row_groups),
+            is_residual=op.is_residual, count=op.count,
+        )  # fmt: skip
+        choice = choose_linear(
+            self.gpu, linear, may_decode=self.may_decode, efficiencies=self.efficiencies
+        )
+        return _Run(
+            seconds=choice.seconds,
+            kernel=_times(choice.num_launches) + _kernel_name(choice.launch),
+            limit=choice.launch.limit,
+            decoded_bytes=_HALF * op.n * op.k if choice.is_decoded else 0,
+        )
+
+    def _pass(self, num_bytes: float) -> float:
         fits = num_bytes <= self.gpu.l2_bytes / 2
         rate = (
             self.gpu.l2_bytes_per_second * self.efficiencies.l2
             if fits
             else self.gpu.dram_bytes_per_second * self.efficiencies.dram
         )
-        seconds = self.gpu.launch_seconds + 2 * self.gpu.memory_latency_seconds + num_bytes / rate
-        return seconds, "pass"
+        return self.gpu.launch_seconds + 2 * self.gpu.memory_latency_seconds + num_bytes / rate
 
-    def _attention(self, op: StepOp) -> tuple[float, str, str]:
+    def _attention(self, op: StepOp) -> _Run:
         flops = 4 * op.m * op.n * op.k
         tensor = flops / (self.gpu.library_flops * self.efficiencies.attention)
-        moved, _ = self._pass(op.bytes_moved)
+        moved = self._pass(op.bytes_moved)
         start = self.gpu.launch_seconds + 2 * self.gpu.memory_latency_seconds
         if tensor > moved - start:
-            return start + tensor, "fused_attention", "tensor"
-        return moved, "fused_attention", "l2"
+            return _Run(seconds=start + tensor, kernel="fused_attention", limit="tensor")
+        return _Run(seconds=moved, kernel="fused_attention", limit="l2")
 
 
 def _model(source: Path | str | ModelConfig) -> tuple[str, ModelConfig, bool]:
@@ -174,6 +200,10 @@ def _weight_bytes(config: ModelConfig, bits: int | None) -> int:
     return _HALF * sum(prod(shape) for shape in config.tensor_shapes().values())
 
 
+def _times(count: int) -> str:
+    return f"{count} x " if count > 1 else ""
+
+
 def _kernel_name(prediction: Prediction) -> str:
     split = f" split {prediction.split_k}" if prediction.split_k > 1 else ""
     return f"{prediction.kernel} {prediction.variant}".strip() + split
@@ -194,10 +224,11 @@ def _assumptions(gpu: Gpu, efficiencies: Efficiencies) -> tuple[str, ...]:
         "Weights are read from DRAM in every step; activations stay in L2 where they fit half of "
         "it. Clocks are held at boost.",
         "float16: a GEMM library that chooses its tile without error, one adaLN launch per block. "
-        "Quantized: the adaLN linears of all blocks in one launch; linears outside the blocks stay "
-        "float16.",
+        "Quantized: gathered by one kernel, the adaLN linears of all blocks in one launch, or "
+        "decoded to memory for the GEMM library where that is predicted to be faster, as `vq4dit "
+        "build` chooses for this GPU and batch; linears outside the blocks stay float16.",
         "Activations, bias, gate and residual are fused into the linears for both; every kernel "
         f"costs {gpu.launch_seconds * 1e6:.0f} us of launch inside a CUDA graph.",
-        "Memory holds weights and activations; the driver's context and TensorRT's own memory come "
-        "on top.",
+        "Memory holds weights, activations and the largest decoded weight, as they live one at a "
+        "time; the driver's context and TensorRT's own memory come on top.",
     )

@@ -21,6 +21,7 @@ class PredictedLayer:
         m, n, k: rows of x, out_features, in_features (0 where it is no product).
         microseconds: weights ("fp16", "2bit", ...) -> time.
         kernel: weights -> kernel and tile; limit: weights -> what binds.
+        decoded_bytes: weights -> bytes of the weight that is decoded to memory, 0 where none is.
     """
 
     name: str
@@ -32,19 +33,24 @@ class PredictedLayer:
     microseconds: Mapping[str, float]
     kernel: Mapping[str, str]
     limit: Mapping[str, str]
+    decoded_bytes: Mapping[str, int]
 
 
 @dataclass(frozen=True, kw_only=True)
 class PredictedMemory:
-    """Bytes of weights and of activations; neither the driver's nor TensorRT's own memory."""
+    """Bytes of weights, of activations, and of the largest weight that is decoded to memory.
+
+    Neither the driver's nor TensorRT's own memory.
+    """
 
     weights_bytes: int
     activations_bytes: int
+    decoded_bytes: int
 
     @property
     def total_bytes(self) -> int:
-        """Both together."""
-        return self.weights_bytes + self.activations_bytes
+        """All together."""
+        return self.weights_bytes + self.activations_bytes + self.decoded_bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +123,7 @@ class PredictedProfile:
                     "microseconds": dict(layer.microseconds),
                     "kernel": dict(layer.kernel),
                     "limit": dict(layer.limit),
+                    "decoded_bytes": dict(layer.decoded_bytes),
                 }
                 for layer in self.layers
             ],

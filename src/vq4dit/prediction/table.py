@@ -36,6 +36,8 @@ def profile_table(profile: PredictedProfile) -> list[str]:
         + "".join(f"{profile.memory[w].weights_bytes / _MIB:>12.1f}" for w in weights),
         f"  {'activations':<32}"
         + "".join(f"{profile.memory[w].activations_bytes / _MIB:>12.1f}" for w in weights),
+        f"  {'largest decoded weight':<32}"
+        + "".join(f"{profile.memory[w].decoded_bytes / _MIB:>12.1f}" for w in weights),
         "",
         "Assumptions:",
     ]
