@@ -39,8 +39,8 @@ from .plan_engine import (
     STEP_PLAN_NAME,
     BuiltPlans,
     PlanBuilder,
-    PlanOptions,
 )
+from .plan_options import PlanOptions
 from .targets import TARGETS, Target, chosen_weights, require_target
 
 SELFTEST_NAME = "selftest.safetensors"
@@ -151,13 +151,11 @@ def _export(
 ) -> int:
     """Write the models themselves as the engine; returns the number of guided channels."""
     say("writing the step model")
-    channels = export_step(
-        source, work, target, weights=weights, cfg=cfg, cfg_channels=cfg_channels
-    )
+    step = export_step(source, work, target, weights=weights, cfg=cfg, cfg_channels=cfg_channels)
     if vae is not None:
         say("writing the decoder")
         export_decoder(vae, work, source, weights="fp32")
-    return channels
+    return step.guided_channels
 
 
 def _with_plans(manifest: Manifest, plans: BuiltPlans, options: PlanOptions) -> Manifest:

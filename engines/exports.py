@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vq4dit.errors import OptionError
 from vq4dit.model_config import ModelConfig
 from vq4dit.weight_source import WeightSource
 
 from .targets import Target
+
+if TYPE_CHECKING:
+    from vq4dit.export.linear_ways import ChooseWay
+    from vq4dit.export.step import StepModel
 
 #: Smallest tile of a latent that is worth decoding alone: tiles overlap by a quarter.
 MIN_TILE = 4
@@ -23,8 +28,9 @@ def export_step(
     weights: str,
     cfg: bool,
     cfg_channels: int | None,
-) -> int:
-    """Write and check step.onnx and its data; returns the number of guided channels."""
+    choose_way: ChooseWay | None = None,
+) -> StepModel:
+    """Write and check step.onnx and its data."""
     from vq4dit.export.check import check_model
     from vq4dit.export.step import build_step_model
 
@@ -38,9 +44,10 @@ def export_step(
         fuse_adaln=target.fuse_adaln,
         fuse_attention=target.fuse_attention,
         weights=weights,
+        choose_way=choose_way,
     )
     check_model(model.path)
-    return model.cfg_channels if cfg else 0
+    return model
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -223,6 +223,12 @@ def _check_consistent(manifest: Manifest) -> None:
     unknown = sorted(set(manifest.bits_per_weight) - set(model.block_linear_shapes()))
     if unknown:
         raise ArtifactError(f"bits_per_weight names {unknown[0]!r}, which the model does not have")
+    decoded = () if manifest.tensorrt is None else manifest.tensorrt.decoded_linears
+    unknown = sorted(set(decoded) - set(model.block_linear_shapes()))
+    if unknown:
+        raise ArtifactError(
+            f"tensorrt.decoded_linears names {unknown[0]!r}, which the model does not have"
+        )
 
 
 def _bits(fields: Fields) -> dict[str, float]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from vq4dit.errors import BackendUnavailable, OptionError
+from vq4dit.errors import BackendUnavailable
+from vq4dit.export.linear_ways import ChooseWay
 from vq4dit.gpu_build import GpuBuild
 from vq4dit.model_config import ModelConfig
 from vq4dit.packed_plan import pack_plan
@@ -17,10 +18,12 @@ from vq4dit.runtime.gpu import Driver, Gpu, find_driver
 from vq4dit.weight_source import WeightSource
 
 from .exports import Vae, export_decoder, export_step
+from .linear_choice import choose_way
 from .plan_builder import PlanProgress, run_job
 from .plan_cache import fetch_plan, keep_plan, plan_key, timing_cache_path
 from .plan_job import PlanJob, Shapes
 from .plan_memory import DEFAULT_WORKSPACE_BYTES, require_builder_memory
+from .plan_options import PlanOptions
 from .targets import Target
 
 _log = logging.getLogger(__name__)
@@ -30,51 +33,6 @@ DECODER_PLAN_NAME = "decoder.plan"
 
 #: GPUs that a TensorRT-RTX plan is for where nothing else is asked.
 DEFAULT_RTX_CAPABILITIES = ("8.0", "8.6", "8.9", "12.0")
-
-_MAX_BATCH = 1 << 12
-
-
-@dataclass(frozen=True, kw_only=True)
-class PlanOptions:
-    """What can be chosen for the targets that build plans.
-
-    Args:
-        batch: smallest, usual and largest number of samples in one step.
-        compute_capabilities: GPUs of a TensorRT-RTX plan, () for DEFAULT_RTX_CAPABILITIES;
-            TensorRT builds for the GPU that it finds.
-        version_compatible: let later versions of TensorRT run the plan (target tensorrt).
-        plugin_library: our C++ plugin library, for versions of TensorRT before 10.9 (target
-            tensorrt); None puts the kernels into the plan.
-        use_cache: take a plan that was built from the same bytes before.
-    """
-
-    batch: tuple[int, int, int] = (1, 1, 1)
-    compute_capabilities: tuple[str, ...] = ()
-    version_compatible: bool = False
-    plugin_library: Path | None = None
-    use_cache: bool = True
-
-    def check(self, target: str) -> None:
-        """OptionError where an option is out of range or not for this target."""
-        low, opt, high = self.batch
-        if not 1 <= low <= opt <= high <= _MAX_BATCH:
-            raise OptionError(
-                f"batch is {low}:{opt}:{high}, needed 1 <= min <= opt <= max <= {_MAX_BATCH}"
-            )
-        if target == "tensorrt" and self.compute_capabilities:
-            raise OptionError(
-                "GPUs can be chosen for target tensorrt-rtx only; TensorRT builds for the GPU "
-                "that it finds"
-            )
-        if target == "tensorrt-rtx" and (self.version_compatible or self.plugin_library):
-            raise OptionError(
-                "a version-compatible plan and a plugin library are for target tensorrt only"
-            )
-        if self.plugin_library is not None and not self.plugin_library.is_file():
-            raise OptionError(
-                f"{self.plugin_library}: the plugin library is missing; build it with CMake from "
-                "plugins/tensorrt/cpp"
-            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,14 +85,14 @@ class PlanBuilder:
         with tempfile.TemporaryDirectory(prefix="onnx.", dir=work) as name:
             folder = Path(name)
             self.say("writing the step model")
-            channels = export_step(
+            step = export_step(
                 source, folder, self.target, weights=self.weights, cfg=cfg,
-                cfg_channels=cfg_channels,
+                cfg_channels=cfg_channels, choose_way=self._choose_way(gpu),
             )  # fmt: skip
             self._plan(
                 folder / "step.onnx", work / STEP_PLAN_NAME,
                 step_profile(source.config, self.options.batch), driver, gpu,
-                plugin=self._plugin(source),
+                plugin=self._plugin(source), decoded_bytes=step.decoded_bytes,
             )  # fmt: skip
             self._pack(work / STEP_PLAN_NAME)
             if vae is not None:
@@ -145,7 +103,8 @@ class PlanBuilder:
                     decoder_profile(source.config, vae, self.options.batch), driver, gpu,
                 )  # fmt: skip
                 self._pack(work / DECODER_PLAN_NAME)
-        return BuiltPlans(cfg_channels=channels, build=self._facts(source, driver, gpu))
+        facts = replace(self._facts(source, driver, gpu), decoded_linears=step.decoded)
+        return BuiltPlans(cfg_channels=step.guided_channels, build=facts)
 
     def _driver(self) -> Driver | None:
         driver, reason = find_driver()
@@ -156,6 +115,12 @@ class PlanBuilder:
                 "no GPU to build"
             )
         return driver
+
+    def _choose_way(self, gpu: Gpu | None) -> ChooseWay | None:
+        """What export asks about each quantized linear; without a GPU there are no kernels."""
+        if gpu is None:
+            return None
+        return choose_way(self.options.linears, device=gpu.name, batch=self.options.batch[1])
 
     def _plugin(self, source: WeightSource) -> str:
         """How the quantized layers of this model run in the plan."""
@@ -174,6 +139,7 @@ class PlanBuilder:
         gpu: Gpu | None,
         *,
         plugin: str = "none",
+        decoded_bytes: int = 0,
     ) -> None:
         """Build one plan, or take it from the cache."""
         environment = self._environment(driver, gpu)
@@ -197,7 +163,10 @@ class PlanBuilder:
             return
         data = onnx.with_name(f"{onnx.name}.data")
         weight_bytes = onnx.stat().st_size + (data.stat().st_size if data.is_file() else 0)
-        require_builder_memory(weight_bytes, gpu=gpu, workspace_bytes=DEFAULT_WORKSPACE_BYTES)
+        require_builder_memory(
+            weight_bytes, gpu=gpu, workspace_bytes=DEFAULT_WORKSPACE_BYTES,
+            decoded_bytes=decoded_bytes,
+        )  # fmt: skip
         self.say(f"building {plan.name}")
         if job.timing_cache is not None:
             Path(job.timing_cache).parent.mkdir(parents=True, exist_ok=True)

@@ -25,9 +25,9 @@ def builder_host_bytes(weight_bytes: int) -> int:
     return BASE_BYTES + int(WEIGHT_COPIES * weight_bytes)
 
 
-def builder_gpu_bytes(weight_bytes: int, workspace_bytes: int) -> int:
-    """GPU memory likewise."""
-    return GPU_BASE_BYTES + weight_bytes + workspace_bytes
+def builder_gpu_bytes(weight_bytes: int, workspace_bytes: int, decoded_bytes: int = 0) -> int:
+    """GPU memory likewise; decoded weights live one at a time."""
+    return GPU_BASE_BYTES + weight_bytes + workspace_bytes + decoded_bytes
 
 
 def available_host_bytes() -> int | None:
@@ -41,19 +41,22 @@ def available_host_bytes() -> int | None:
     return None
 
 
-def require_builder_memory(weight_bytes: int, *, gpu: Gpu | None, workspace_bytes: int) -> None:
+def require_builder_memory(
+    weight_bytes: int, *, gpu: Gpu | None, workspace_bytes: int, decoded_bytes: int = 0
+) -> None:
     """Refuse a build that will not fit.
 
     Args:
         weight_bytes: bytes of the ONNX model and its data.
         gpu: where kernels are timed, None for a build on the CPU alone.
         workspace_bytes: scratch memory that one layer may use.
+        decoded_bytes: the largest weight that a step decodes to memory.
     Raises:
         BackendUnavailable: naming what is needed, what is there, and what to do.
     """
     needed, remedy = builder_host_bytes(weight_bytes), "close other programs or add swap space"
     if gpu is not None:
-        on_gpu = builder_gpu_bytes(weight_bytes, workspace_bytes)
+        on_gpu = builder_gpu_bytes(weight_bytes, workspace_bytes, decoded_bytes)
         if gpu.is_integrated:
             needed += on_gpu  # one memory for both
         elif on_gpu > gpu.memory_bytes:

@@ -57,6 +57,11 @@ class StepModel:
     decoded: tuple[str, ...]
     decoded_bytes: int
 
+    @property
+    def guided_channels(self) -> int:
+        """Channels of eps that are guided, 0 without guidance."""
+        return self.cfg_channels if self.cfg else 0
+
 
 def build_step_model(
     source: WeightSource,

@@ -87,3 +87,15 @@ def test_plans_and_their_facts_belong_together(manifest, target):
         del values["tensorrt"]
     with pytest.raises(ArtifactError, match=f"target {target} (lacks|has) the key 'tensorrt'"):
         manifest_from_json(json.dumps(values).encode())
+
+
+def test_decoded_linears_are_those_of_the_model(manifest):
+    build = replace(BUILD, decoded_linears=("blocks.0.mlp.fc1",))
+    changed = replace(manifest, tensorrt=build)
+    assert manifest_from_json(manifest_to_json(changed)) == changed
+    values = json.loads(manifest_to_json(changed))
+    values["tensorrt"]["decoded_linears"] = ["blocks.7.mlp.fc1"]
+    with pytest.raises(ArtifactError, match=r"decoded_linears names 'blocks\.7\.mlp\.fc1', which"):
+        manifest_from_json(json.dumps(values).encode())
+    del values["tensorrt"]["decoded_linears"]  # as older builds wrote it
+    assert manifest_from_json(json.dumps(values).encode()) == manifest

@@ -31,6 +31,8 @@ class GpuBuild:
         plugin: one of PLUGIN_KINDS.
         version_compatible: whether later versions of TensorRT run the plans too.
         batch_opt: batch size that the plans were tuned for.
+        decoded_linears: quantized linears that a step decodes before it multiplies; the others are
+            gathered by one kernel.
     """
 
     version: str
@@ -41,10 +43,12 @@ class GpuBuild:
     plugin: str
     version_compatible: bool
     batch_opt: int
+    decoded_linears: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON, in the order of the fields."""
-        return {**vars(self), "compute_capabilities": list(self.compute_capabilities)}
+        lists = {"compute_capabilities", "decoded_linears"}
+        return {k: list(v) if k in lists else v for k, v in vars(self).items()}
 
     @classmethod
     def from_fields(cls, fields: Fields) -> GpuBuild:
@@ -64,6 +68,9 @@ class GpuBuild:
             plugin=fields.choice("plugin", PLUGIN_KINDS),
             version_compatible=fields.boolean("version_compatible"),
             batch_opt=fields.integer("batch_opt", 1, _MAX_BATCH),
+            decoded_linears=(
+                fields.texts("decoded_linears") if "decoded_linears" in fields.values else ()
+            ),
         )
         fields.refuse_unknown()
         return build

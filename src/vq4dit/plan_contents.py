@@ -13,6 +13,9 @@ from .engines.manifest import Manifest
 #: Bits per weight in the manifest from which on a linear is dense.
 _DENSE_BITS = 16
 
+#: How a quantized linear runs, in words.
+_WAYS = {"gather": "gathered by one kernel", "decode": "decoded before a product"}
+
 
 def plan_contents(manifest: Manifest) -> dict[str, Any]:
     """Target, GPUs and versions, files, and bits of each linear, as plain values for JSON."""
@@ -35,6 +38,23 @@ def plan_contents(manifest: Manifest) -> dict[str, Any]:
             {"name": name, "shape": list(shapes[name]), "bits_per_weight": bits}
             for name, bits in manifest.bits_per_weight.items()
         ],
+        "linears": linears_by_way(manifest),
+    }
+
+
+def linears_by_way(manifest: Manifest) -> dict[str, list[str]]:
+    """Quantized linears that are gathered by one kernel, and those decoded before a product.
+
+    Empty where they run in one way only.
+    """
+    build = manifest.tensorrt
+    if build is None or build.plugin == "none":
+        return {}
+    decoded = set(build.decoded_linears)
+    quantized = [name for name, bits in manifest.bits_per_weight.items() if bits < _DENSE_BITS]
+    return {
+        "gather": [name for name in quantized if name not in decoded],
+        "decode": [name for name in quantized if name in decoded],
     }
 
 
@@ -57,6 +77,7 @@ def plan_lines(contents: Mapping[str, Any]) -> list[str]:
         f"plugins: {build['plugin']}",
         f"{len(contents['layers']) - dense} of {len(contents['layers'])} block linears quantized, "
         f"{contents['bits_per_weight']:.4f} bits per weight",
+        *(f"{len(names)} of them: {_WAYS[way]}" for way, names in contents["linears"].items()),
         f"files: {contents['total_bytes']:,} bytes" + _unpacked(contents["files"]),
     ]
 

@@ -65,18 +65,31 @@ def test_element_type_and_byte_order(artifact, tmp_path, options, element, layou
 
 
 @needs_bindings
-@pytest.mark.parametrize("weights", ["fp16", "bf16"])
-def test_every_node_is_taken_by_tensorrt(artifact, tmp_path, weights):
+@pytest.mark.parametrize(
+    "weights, linears, ops",
+    [
+        ("fp16", "gather", {"CodebookGemm", "CodebookGemmResidual"}),
+        ("bf16", "gather", {"CodebookGemm", "CodebookGemmResidual"}),
+        ("fp16", "decode", {"CodebookDecode"}),
+        ("bf16", "decode", {"CodebookDecode"}),
+    ],
+)
+def test_every_node_is_taken_by_tensorrt(artifact, tmp_path, weights, linears, ops):
     """Attributes, types and shapes of a whole step model through TensorRT 11.4's bindings."""
     folder = tmp_path / "out"
-    nodes = exported(artifact, folder, "--form", "plugin", "--weights", weights)
+    options = ("--form", "plugin", "--weights", weights, "--linears", linears)
+    nodes = exported(artifact, folder, *options)
     cases = [plugin_case(node, tensors) for node, tensors in nodes]
     path = tmp_path / "cases.json"
     path.write_text(json.dumps({"sm": 80, "cases": cases}))
     for (node, _), found in zip(nodes, run_with_bindings(DRIVER, str(path)), strict=True):
         assert "error" not in found, (node.name, found)
         assert found["tactics"]
-    assert {node.op_type for node, _ in nodes} == {"CodebookGemm", "CodebookGemmResidual"}
+        if linears == "decode":
+            (shape,), name = found["shapes"], node.name.removesuffix(".weight")
+            assert tuple(shape) == TINY.block_linear_shapes()[name]
+            assert found["outputs"] == ["HALF" if weights == "fp16" else "BF16"]
+    assert {node.op_type for node, _ in nodes} == ops
 
 
 def plugin_case(node, tensors):
@@ -84,12 +97,15 @@ def plugin_case(node, tensors):
     attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
     attributes = {n: v.decode() if isinstance(v, bytes) else v for n, v in attributes.items()}
     known = {n: [TRT_TYPES[t.data_type], list(t.dims)] for n, t in tensors.items()}
-    element, out = known["codebook"][0], known["bias"][1][0]
-    rest = {
-        "x": [element, ["N", 4, attributes["in_features"]]],
-        "gate": [element, ["N", out]],
-        "residual": ["FLOAT", ["N", 4, out]],
-    }
+    element = known["codebook"][0]
+    rest = {}
+    if node.op_type != "CodebookDecode":
+        out = known["bias"][1][0]
+        rest = {
+            "x": [element, ["N", 4, attributes["in_features"]]],
+            "gate": [element, ["N", out]],
+            "residual": ["FLOAT", ["N", 4, out]],
+        }
     names = schema.OPS[node.op_type].inputs
     return {
         "op": node.op_type, "attributes": attributes, "launch": [],

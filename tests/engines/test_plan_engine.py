@@ -150,7 +150,7 @@ def test_tensorrt_builds_on_its_gpu_with_plugins(tmp_path, tensorrt):
     assert vars(manifest.tensorrt) == {
         "version": "10.16.2.10", "compute_capabilities": ("8.7",), "gpu": "Orin",
         "cuda_version": "13.2", "driver_version": "580.95", "plugin": "aot",
-        "version_compatible": True, "batch_opt": 4,
+        "version_compatible": True, "batch_opt": 4, "decoded_linears": (),
     }  # fmt: skip
     (step, model), (decoder, _) = tensorrt
     assert {node.op_type for node in model.graph.node if node.domain == "vq4dit"} == {

@@ -54,3 +54,11 @@ def test_available_memory(tmp_path, monkeypatch):
     monkeypatch.setattr(plan_memory, "_MEMINFO", tmp_path / "none")
     assert available_host_bytes() is None
     require_builder_memory(1 << 40, gpu=None, workspace_bytes=0)  # not known: try
+
+
+def test_a_decoded_weight_needs_memory_on_the_gpu(free):
+    free(256)
+    fits = 40 * GIB - plan_memory.GPU_BASE_BYTES - GIB
+    require_builder_memory(fits, gpu=A100, workspace_bytes=GIB)
+    with pytest.raises(BackendUnavailable, match=r"of GPU memory, A100 has 40\.0 GiB"):
+        require_builder_memory(fits, gpu=A100, workspace_bytes=GIB, decoded_bytes=1)

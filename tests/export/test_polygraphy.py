@@ -11,6 +11,7 @@ from support_export import TINY, random_source, relative_error, run_model, step_
 from tolerances import FP32_RELATIVE
 
 from vq4dit.export.check import check_model
+from vq4dit.export.linear_ways import DECODE, always
 from vq4dit.export.step import build_step_model
 
 pytestmark = [
@@ -41,6 +42,18 @@ def test_inspect_lists_inputs_outputs_and_weights(tmp_path, form):
     assert "---- 7 Graph Input(s) ----" in told and "---- 2 Graph Output(s) ----" in told
     assert "blocks.1.attn.qkv.assignments [dtype=int8" in told
     assert ("CodebookGemm" in told) == (form != "inlined")
+
+
+def test_inspect_shows_decoded_weights(tmp_path):
+    """As Polygraphy tells it: node, its two weights, and the product that reads what it writes."""
+    step = build_step_model(
+        random_source(), tmp_path, form="plugin", weights="fp16", choose_way=always(DECODE)
+    )
+    told = polygraphy("inspect", "model", step.path, "--show", "layers")
+    assert "blocks.1.mlp.fc1.weight [Op: CodebookDecode]" in told
+    assert "blocks.1.mlp.fc1.product [Op: MatMul]" in told
+    assert "blocks.1.adaLN_modulation.1 [Op: Gemm]" in told
+    assert "CodebookGemm" not in told
 
 
 @pytest.mark.ort

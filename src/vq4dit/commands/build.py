@@ -62,6 +62,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from vq4dit.engines.build import build_engine
     from vq4dit.engines.targets import chosen_weights, require_target
     from vq4dit.label_names import read_label_names
+    from vq4dit.plan_contents import linears_by_way
 
     target = require_target(args.target)  # before minutes of reading
     chosen_weights(target, args.weights)
@@ -97,12 +98,20 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         "total_bytes": total_bytes,
         "mean_bits_per_weight": _mean_bits(manifest.bits_per_weight, source),
     }
+    linears = linears_by_way(manifest)
+    if linears:
+        result["linears"] = linears
     if not args.json and not args.quiet:
         print(
             f"{args.output}: engine for target {manifest.target}, "
             f"{total_bytes / 2**20:.2f} MiB, "
             f"{result['mean_bits_per_weight']:.3f} bits per weight of the blocks' linears"
         )
+        if linears:
+            print(
+                f"of the quantized linears {len(linears['gather'])} gathered by one kernel, "
+                f"{len(linears['decode'])} decoded before a product"
+            )
     return result
 
 

@@ -31,6 +31,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="type of weights and arithmetic; fp16 for form plugin if not given, else fp32",
     )
     parser.add_argument(
+        "--linears",
+        choices=("gather", "decode"),
+        default="gather",
+        help="how quantized layers are written: as one node each, or as a node that decodes the "
+        "weight to memory and a standard product, which is faster for many rows on some GPUs",
+    )
+    parser.add_argument(
         "--vae",
         type=Path,
         help="AutoencoderKL or AutoencoderTiny to decode with: a diffusers folder or a "
@@ -49,6 +56,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from vq4dit.engines.directory import new_directory
     from vq4dit.export.check import check_model
     from vq4dit.export.decoder import build_decoder_model
+    from vq4dit.export.linear_ways import always
     from vq4dit.export.step import build_step_model
     from vq4dit.plugins.layout import AssignmentLayout
 
@@ -63,6 +71,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             cfg_channels=channels,
             assignment_layout=AssignmentLayout.MMA_LANES if is_plugin else AssignmentLayout.ROWS,
             weights=args.element_type or ("fp16" if is_plugin else "fp32"),
+            choose_way=always(args.linears),
         )
         check_model(step.path)
         image_shape = None
@@ -85,6 +94,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         "cfg": step.cfg,
         "cfg_channels": step.cfg_channels if step.cfg else 0,
         "codebook_nodes": step.num_codebook_nodes,
+        "decoded_linears": len(step.decoded),
         "image_shape": image_shape,
         "files": files,
     }

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from vq4dit.errors import OptionError
 
 if TYPE_CHECKING:
-    from vq4dit.engines.plan_engine import PlanOptions
+    from vq4dit.engines.plan_options import PlanOptions
 
 _NAMES = ("batch", "compute_capability", "version_compatible", "plugin_library", "no_cache")
 
@@ -41,6 +41,14 @@ def add_plan_arguments(parser: argparse.ArgumentParser) -> None:
         help="our C++ plugin library, for versions of TensorRT before 10.9",
     )
     group.add_argument(
+        "--linears",
+        choices=("auto", "gather", "decode"),
+        default=None,
+        help="how quantized linears run in target tensorrt: gathered by our kernels, or decoded to "
+        "memory for TensorRT's own product; auto, the default, takes for each what is predicted to "
+        "be faster on this GPU at the usual batch",
+    )
+    group.add_argument(
         "--no-cache", action="store_true", help="build anew what was built from the same bytes"
     )
 
@@ -52,8 +60,13 @@ def plan_options(args: argparse.Namespace) -> PlanOptions | None:
         OptionError: an option does not parse, or is not for this target.
     """
     from vq4dit.engines.manifest import PLAN_TARGETS
-    from vq4dit.engines.plan_engine import PlanOptions
+    from vq4dit.engines.plan_options import PlanOptions
 
+    if args.linears is not None and args.target != "tensorrt":
+        raise OptionError(
+            f"--linears is for target tensorrt, not for {args.target}, where quantized linears run "
+            "in one way only; leave it out"
+        )
     if args.target not in PLAN_TARGETS:
         given = [name for name in _NAMES if getattr(args, name)]
         if given:
@@ -67,6 +80,7 @@ def plan_options(args: argparse.Namespace) -> PlanOptions | None:
         compute_capabilities=_capabilities(args.compute_capability or ""),
         version_compatible=args.version_compatible,
         plugin_library=args.plugin_library,
+        linears=args.linears or "auto",
         use_cache=not args.no_cache,
     )
 
