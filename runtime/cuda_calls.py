@@ -17,9 +17,14 @@ from vq4dit.errors import BackendUnavailable, Vq4ditError
 
 _log = logging.getLogger(__name__)
 
+#: What to do where the driver is of CUDA 12: cuda-bindings bring the CUDA runtime of their version,
+#: which runs on no driver of an older major version. Source: its release notes and requirements.
+FOR_CUDA_12 = "pip install 'cuda-bindings<13'"
+
 #: cudaError_t values that have a message of their own.
 _OUT_OF_MEMORY = "cudaErrorMemoryAllocation"
-_NO_DRIVER = ("cudaErrorInsufficientDriver", "cudaErrorNoDevice", "cudaErrorInitializationError")
+_OLD_DRIVER = "cudaErrorInsufficientDriver"
+_NO_DRIVER = ("cudaErrorNoDevice", "cudaErrorInitializationError")
 
 
 class Cuda:
@@ -54,10 +59,16 @@ class Cuda:
 
     def _error(self, name: str, status: Any) -> Vq4ditError:
         error = status.name
+        if error == _OLD_DRIVER:
+            return BackendUnavailable(
+                f"CUDA cannot use a GPU here ({error}): the NVIDIA driver is missing or older than "
+                "the CUDA in cuda-bindings; run `vq4dit doctor`, update the driver, or for one of "
+                f"CUDA 12 {FOR_CUDA_12}"
+            )
         if error in _NO_DRIVER:
             return BackendUnavailable(
-                f"CUDA cannot use a GPU here ({error}): the NVIDIA driver is missing, older than "
-                "this CUDA, or shows no GPU; run `vq4dit doctor`, or build with --target cpu"
+                f"CUDA cannot use a GPU here ({error}): the NVIDIA driver is missing, or shows no "
+                "GPU; run `vq4dit doctor`, or build with --target cpu"
             )
         if error == _OUT_OF_MEMORY:
             return out_of_gpu_memory(name)

@@ -11,6 +11,7 @@ from typing import Any
 
 from vq4dit.errors import BackendUnavailable
 
+from .cuda_calls import FOR_CUDA_12
 from .gpu import Driver, Gpu, find_driver
 from .jetson import find_jetson
 from .trt_plan import LIBRARY_VARIABLE, plugin_library_path
@@ -115,7 +116,7 @@ def _nvrtc() -> str | None:
 
 
 def _missing(facts: dict[str, Any]) -> dict[str, str]:
-    """Thing -> command, for everything that is not there."""
+    """Thing -> command, for everything that is not there or does not fit the driver."""
     names = [name for name in ("native_library", "onnxruntime", "nvrtc") if not facts[name]]
     if facts["driver"] is None:
         names.append("driver")
@@ -127,7 +128,14 @@ def _missing(facts: dict[str, Any]) -> dict[str, str]:
     extras = {
         name: f"pip install 'vq4dit[{extra}]'" for name, (_, extra) in OPTIONAL_MODULES.items()
     }
-    return {name: _COMMANDS.get(name) or extras[name] for name in names}
+    commands = {name: _COMMANDS.get(name) or extras[name] for name in names}
+    return commands | ({"cuda.bindings": FOR_CUDA_12} if _needs_bindings_of_12(facts) else {})
+
+
+def _needs_bindings_of_12(facts: dict[str, Any]) -> bool:
+    """Whether the driver is of CUDA 12 and cuda-bindings of that are not there."""
+    driver, found = facts["driver"], facts["modules"]["cuda.bindings"] or ""
+    return bool(driver) and driver["cuda_version"].startswith("12.") and found[:3] != "12."
 
 
 def _cpu() -> dict[str, Any]:

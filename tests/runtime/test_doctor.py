@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import re
 import sys
 
 import pytest
@@ -52,6 +53,27 @@ def table(monkeypatch, capsys, driver, jetson):
     monkeypatch.setattr(doctor, "find_jetson", lambda: jetson)
     command.run(argparse.Namespace(json=False))
     return capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("cuda", "bindings", "row"),
+    [
+        (
+            "12.6",
+            "13.4.4",
+            "13.4.4, which does not fit this driver; pip install 'cuda-bindings<13'",
+        ),
+        ("12.6", None, "not installed; for running .*: pip install 'cuda-bindings<13'"),
+        ("12.6", "12.9.4", "12.9.4"),
+        ("13.2", "12.9.4", "12.9.4"),
+        ("13.2", None, r"not installed; .*: pip install 'vq4dit\[tensorrt-rtx\]'"),
+    ],
+)
+def test_bindings_fit_the_driver(monkeypatch, capsys, cuda, bindings, row):
+    versions = {"cuda.bindings": bindings}
+    monkeypatch.setattr(doctor, "_version", lambda module: versions.get(module, "1"))
+    out = table(monkeypatch, capsys, Driver(version="", cuda_version=cuda, gpus=(ORIN,)), None)
+    assert re.search(rf"^cuda\.bindings +{row}$", out, re.M), out
 
 
 def test_table_of_a_jetson(monkeypatch, capsys):

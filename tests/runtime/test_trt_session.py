@@ -237,7 +237,11 @@ def test_decoder_splits_and_fills_batches(tmp_path, machine):
 @pytest.mark.parametrize(
     "call, error, message",
     [
-        ("cudaGetDeviceCount", "cudaErrorInsufficientDriver", "driver is missing, older"),
+        (
+            "cudaGetDeviceCount",
+            "cudaErrorInsufficientDriver",
+            "older than the CUDA .*CUDA 12 pip inst",
+        ),
         ("cudaGetDeviceCount", "cudaErrorNoDevice", "shows no GPU; run `vq4dit doctor`"),
         ("cudaMalloc", "cudaErrorMemoryAllocation", "memory is exhausted .*--low-memory"),
         ("cudaMallocHost", "cudaErrorMemoryAllocation", "memory is exhausted"),

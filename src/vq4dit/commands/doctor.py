@@ -102,13 +102,16 @@ def _gpu_text(gpu: dict[str, Any]) -> str:
 def _module_rows(result: dict[str, Any]) -> list[tuple[str, str]]:
     from vq4dit.runtime.doctor import OPTIONAL_MODULES
 
-    return [
-        (
-            name,
-            found or f"not installed; for {OPTIONAL_MODULES[name][0]}: {result['missing'][name]}",
-        )
-        for name, found in result["modules"].items()
-    ]
+    rows, missing = [], result["missing"]
+    for name, found in result["modules"].items():
+        if found is None:
+            text = f"not installed; for {OPTIONAL_MODULES[name][0]}: {missing[name]}"
+        elif name in missing:
+            text = f"{found}, which does not fit this driver; {missing[name]}"
+        else:
+            text = found
+        rows.append((name, text))
+    return rows
 
 
 def _plugin_rows(result: dict[str, Any]) -> list[tuple[str, str]]:
