@@ -7,44 +7,30 @@ float16 would overflow). The safetensors metadata holds one JSON object under th
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
-from vq4dit.atomic_file import atomic_path
 from vq4dit.errors import ArtifactError, ShapeError
 from vq4dit.model_config import ModelConfig
 from vq4dit.plugins.layer import QuantizedLayer
-from vq4dit.plugins.layout import AssignmentLayout, GroupOrder, Layout
 from vq4dit.plugins.packing import unpack_assignments
 
-FORMAT_VERSION = 1
-METADATA_KEY = "vq4dit"
+from .artifact_info import (
+    METADATA_KEY,
+    ArtifactInfo,
+    check_names,
+    info_from_metadata,
+    json_from_info,
+)
+from .safetensors_file import hash_tensor, open_safetensors, sha256_of_file, write_safetensors
+
 _FLOATS = ("F16", "F32")
 _FLOAT16_MAX = float(np.finfo(np.float16).max)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ArtifactInfo:
-    """What an artifact says of itself besides its tensors.
-
-    `layouts` maps each quantized linear to its layout; `calibration` holds settings and summary.
-    """
-
-    config: ModelConfig
-    layouts: Mapping[str, Layout]
-    source_sha256: str
-    label_names: tuple[str, ...] = ()
-    latent_scaling_factor: float = 0.18215
-    calibration: Mapping[str, Any] = field(default_factory=dict)
 
 
 def save_artifact(
@@ -72,28 +58,11 @@ def save_artifact(
         content[f"{name}.bias"] = _storage(f"{name}.bias", layer.bias)
     for name, tensor in tensors.items():
         content[name] = _storage(name, tensor)
-    _check_names(path, info, set(content))
+    check_names(path, info, set(content))
     content = dict(sorted(content.items()))
-    values = _json_from_info(info)
+    values = json_from_info(info)
     values["sha256"] = {name: hash_tensor(value) for name, value in content.items()}
     write_safetensors(path, content, {METADATA_KEY: json.dumps(values, sort_keys=True)})
-
-
-def hash_tensor(tensor: NDArray[Any]) -> str:
-    """SHA-256 of a tensor's bytes in C order."""
-    return hashlib.sha256(np.ascontiguousarray(tensor).data).hexdigest()
-
-
-def write_safetensors(
-    path: Path, tensors: dict[str, NDArray[Any]], metadata: dict[str, str]
-) -> None:
-    """Write a safetensors file atomically; ArtifactError when the disk does not take it."""
-    path = Path(path)
-    try:
-        with atomic_path(path) as temporary:
-            save_file(tensors, temporary, metadata=metadata)
-    except (OSError, SafetensorError) as error:
-        raise ArtifactError(f"{path}: could not be written ({error}); nothing was left") from error
 
 
 class Artifact:
@@ -110,9 +79,9 @@ class Artifact:
         """
         self.path = Path(path)
         self._file = open_safetensors(self.path)
-        self.info, self._hashes = _info_from_metadata(self.path, self._file.metadata() or {})
+        self.info, self._hashes = info_from_metadata(self.path, self._file.metadata() or {})
         self._sha256: str | None = None
-        _check_names(self.path, self.info, set(self._file.keys()))
+        check_names(self.path, self.info, set(self._file.keys()))
         self._check_headers()
 
     @property
@@ -202,30 +171,9 @@ class Artifact:
                 )
 
 
-def open_safetensors(path: Path) -> Any:
-    """Open a safetensors file for NumPy; ArtifactError if it is missing, truncated or foreign."""
-    if not path.is_file():
-        raise ArtifactError(f"{path}: no such file")
-    try:
-        return safe_open(path, framework="numpy")
-    except (SafetensorError, OSError) as error:
-        raise ArtifactError(
-            f"{path}: not a whole safetensors file ({error}); copy or make it again"
-        ) from None
-
-
 def is_artifact(path: Path) -> bool:
     """Whether a safetensors file carries the artifact's metadata key."""
     return METADATA_KEY in (open_safetensors(path).metadata() or {})
-
-
-def sha256_of_file(path: Path) -> str:
-    """SHA-256 of a file's bytes, read in pieces."""
-    with open(path, "rb") as file:
-        digest = hashlib.sha256()
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _storage(name: str, tensor: NDArray[Any]) -> NDArray[Any]:
@@ -245,101 +193,3 @@ def _float16(name: str, codebook: NDArray[Any]) -> NDArray[Any]:
             "the calibration has diverged"
         )
     return np.ascontiguousarray(codebook, np.float16)
-
-
-def _check_names(path: Path, info: ArtifactInfo, found: set[str]) -> None:
-    """The tensors must be exactly those that configuration and layouts ask for."""
-    linears = info.config.block_linear_shapes()
-    foreign = sorted(set(info.layouts) - set(linears))
-    if foreign:
-        raise ArtifactError(f"{path}: quantized layers {foreign[:3]} are no block linears")
-    needed = set(info.config.tensor_shapes())
-    for name, layout in info.layouts.items():
-        needed -= {f"{name}.weight"}
-        needed |= {f"{name}.codebook", f"{name}.assignments"}
-        if layout.in_features != linears[name][1]:
-            raise ArtifactError(
-                f"{path}: {name} has in_features {layout.in_features}, needed {linears[name][1]}"
-            )
-    missing, extra = sorted(needed - found), sorted(found - needed)
-    if missing or extra:
-        raise ArtifactError(
-            f"{path}: tensors do not match the model: missing {missing[:3]} ({len(missing)}), "
-            f"unexpected {extra[:3]} ({len(extra)})"
-        )
-
-
-def _json_from_info(info: ArtifactInfo) -> dict[str, Any]:
-    """The metadata object, plain values only."""
-    return {
-        "format_version": FORMAT_VERSION,
-        "config": info.config.to_dict(),
-        "layers": {
-            name: {
-                "codebook_size": layout.codebook_size,
-                "sub_vector_len": layout.sub_vector_len,
-                "group_order": int(layout.group_order),
-            }
-            for name, layout in info.layouts.items()
-        },
-        "source_sha256": info.source_sha256,
-        "label_names": list(info.label_names),
-        "latent_scaling_factor": info.latent_scaling_factor,
-        "calibration": dict(info.calibration),
-    }
-
-
-def _info_from_metadata(
-    path: Path, metadata: Mapping[str, str]
-) -> tuple[ArtifactInfo, dict[str, str]]:
-    """Parse and check the metadata object; returns it and the recorded hash of each tensor."""
-    if METADATA_KEY not in metadata:
-        raise ArtifactError(
-            f"{path}: a safetensors file without vq4dit metadata, not an artifact; "
-            "quantize a checkpoint with `vq4dit calibrate`"
-        )
-    try:
-        values = json.loads(metadata[METADATA_KEY])
-        version = values["format_version"]
-        if version != FORMAT_VERSION:
-            raise ArtifactError(
-                f"{path}: format version {version!r}, this program reads {FORMAT_VERSION}; "
-                "update vq4dit or calibrate again"
-            )
-        config = ModelConfig.from_dict(values["config"])
-        linears = config.block_linear_shapes()
-        layouts = {
-            name: Layout(
-                in_features=linears[name][1],
-                codebook_size=layer["codebook_size"],
-                sub_vector_len=layer["sub_vector_len"],
-                group_order=GroupOrder(layer["group_order"]),
-                assignment_layout=AssignmentLayout.ROWS,
-            )
-            for name, layer in values["layers"].items()
-        }
-        info = ArtifactInfo(
-            config=config,
-            layouts=layouts,
-            source_sha256=str(values["source_sha256"]),
-            label_names=tuple(str(n) for n in values["label_names"]),
-            latent_scaling_factor=float(values["latent_scaling_factor"]),
-            calibration=dict(values["calibration"]),
-        )
-        hashes = dict(values["sha256"])
-    except ArtifactError:
-        raise
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ArtifactError(
-            f"{path}: metadata is damaged ({type(error).__name__}: {error}); calibrate again"
-        ) from None
-    check_labels(path, info.label_names, config)
-    return info, hashes
-
-
-def check_labels(where: Path, label_names: tuple[str, ...], config: ModelConfig) -> None:
-    """Label names are optional, but there must be one per class."""
-    if label_names and len(label_names) != config.num_classes:
-        raise ArtifactError(
-            f"{where}: {len(label_names)} label names, needed {config.num_classes} or none"
-        )

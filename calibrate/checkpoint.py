@@ -26,8 +26,9 @@ from vq4dit.errors import ArtifactError, OptionError
 from vq4dit.model_config import PRESETS, ModelConfig
 from vq4dit.plugins.layer import QuantizedLayer
 
-from .artifact import METADATA_KEY, check_labels, sha256_of_file
+from .artifact_info import METADATA_KEY, check_labels
 from .diffusers_folder import read_diffusers_folder
+from .safetensors_file import sha256_of_file
 from .tensor_files import StoredTensor, open_tensor_file
 
 #: Scaling of the public checkpoints' VAE (stabilityai/sd-vae-ft-*), used where a file tells none.
