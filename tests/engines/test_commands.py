@@ -1,6 +1,8 @@
 """The commands build, verify, sample and doctor, through `vq4dit.cli.main`."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from PIL import Image
 from support_export import random_source
 from tiny_engine import NAMES, write_tiny_engine
 
+from vq4dit.calibrate.artifact import ArtifactInfo, save_artifact
 from vq4dit.cli import main
 from vq4dit.engine_files import hash_file
 from vq4dit.engines.manifest import MANIFEST_NAME
@@ -53,6 +56,25 @@ def test_build_verify_and_parity(tmp_path, capsys, weights):
     assert code == 0 and [c["ok"] for c in checks] == [True] * 3
     code, out, err = run(capsys, "verify", engine, "--against", "dit.pt")
     assert code == 1 and "FAILED parity with dit.pt" in out and out.endswith("FAILED\n")
+
+
+def test_build_of_an_artifact_needs_no_torch(tmp_path):
+    """On a Jetson it would be gigabytes."""
+    source = random_source()
+    layouts = {name: layer.layout for name, layer in source.layers.items()}
+    info = ArtifactInfo(config=source.config, layouts=layouts, source_sha256="0" * 64)
+    save_artifact(tmp_path / "x.vq.safetensors", info, source.layers, source.tensors)
+    program = (
+        "import sys\n"
+        "sys.modules |= dict.fromkeys(('torch', 'diffusers', 'scipy', 'matplotlib'))\n"
+        "from vq4dit.cli import main\n"
+        "sys.exit(main(['build', sys.argv[1], '--target', 'cpu', '-o', sys.argv[2]])\n"
+        "         or main(['verify', sys.argv[2]]))\n"
+    )
+    command = [sys.executable, "-c", program, tmp_path / "x.vq.safetensors", tmp_path / "engine"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "self-test, fast" in done.stdout
 
 
 def test_build_of_a_checkpoint_needs_weights_and_an_artifact_none(tmp_path, capsys, weights):
