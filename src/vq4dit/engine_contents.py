@@ -18,9 +18,9 @@ from .accounting import LayerSize, ModelSize, dense_layer_size, quantized_layer_
 from .engines.manifest import Manifest
 from .errors import ArtifactError, BackendUnavailable, ShapeError
 from .plugins.layer import QuantizedLayer
-from .plugins.layout import AssignmentLayout, GroupOrder, Layout
+from .plugins.layout import AssignmentLayout, Layout
 from .plugins.packing import change_assignment_layout
-from .plugins.schema import DOMAIN
+from .plugins.schema import DOMAIN, OPS, layout_from_attributes
 
 #: The one linear that export may write for the adaLN linears of all blocks.
 _STACK_NAME = "blocks.adaLN_modulation.1"
@@ -50,8 +50,8 @@ def read_engine_contents(directory: Path, manifest: Manifest) -> EngineContents:
     """
     model = _load(directory / manifest.files["step"].name)
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
-    orders = {node.name: _group_order(node) for node in model.graph.node if node.domain == DOMAIN}
-    reader = _Reader(directory, manifest, tensors, orders)
+    nodes = [node for node in model.graph.node if node.domain == DOMAIN]
+    reader = _Reader(directory, manifest, tensors, dict(_layout(directory, n) for n in nodes))
     layers = tuple(
         reader.layer(name, shape) for name, shape in manifest.model.block_linear_shapes().items()
     )
@@ -59,22 +59,26 @@ def read_engine_contents(directory: Path, manifest: Manifest) -> EngineContents:
     in_files = sum(entry.bytes for entry in manifest.files.values())
     return EngineContents(
         size=ModelSize(layers=layers, other_bytes=in_files - in_layers),
-        num_codebook_nodes=len(orders),
+        num_codebook_nodes=len(nodes),
     )
 
 
 class _Reader:
-    """Finds one linear at a time among a model's initializers."""
+    """Finds one linear at a time among a model's initializers.
+
+    `layouts`: of assignments that a node of ours reads, by the tensor's name. Those that standard
+    nodes read are rows.
+    """
 
     def __init__(
         self,
         directory: Path,
         manifest: Manifest,
         tensors: Mapping[str, Any],
-        orders: Mapping[str, GroupOrder],
+        layouts: Mapping[str, Layout],
     ) -> None:
         self._directory, self._manifest = directory, manifest
-        self._tensors, self._orders = tensors, orders
+        self._tensors, self._layouts = tensors, layouts
 
     def layer(self, name: str, shape: tuple[int, int]) -> LayerSize:
         """The linear `name` of shape (O, I), quantized or dense."""
@@ -109,13 +113,12 @@ class _Reader:
         )
         depth = self._manifest.model.depth
         index, count = (int(name.split(".")[1]), depth) if place == _STACK_NAME else (0, 1)
+        known = self._layouts.get(f"{place}.assignments")
         try:
-            layout = Layout(
+            layout = known or Layout(
                 in_features=shape[1],
                 codebook_size=codebook.shape[1],
                 sub_vector_len=codebook.shape[2],
-                group_order=self._orders.get(place, GroupOrder.CONTIGUOUS),
-                assignment_layout=AssignmentLayout(packed.ndim - 2),
             )
             rows = change_assignment_layout(packed, layout, AssignmentLayout.ROWS)
             layer = QuantizedLayer(
@@ -126,12 +129,11 @@ class _Reader:
             )
         except (ShapeError, ValueError, IndexError) as error:
             raise ArtifactError(f"{self._directory}: {place} in the step model: {error}") from None
-        if layer.out_features != shape[0]:
-            raise ArtifactError(
-                f"{self._directory}: {name} has {layer.out_features} rows, needed {shape[0]}"
-            )
+        found = (layer.out_features, layout.in_features)
+        if found != shape:
+            raise ArtifactError(f"{self._directory}: {name} has shape {found}, needed {shape}")
         size = quantized_layer_size(name, layer, bias_bytes=layer.bias.nbytes)
-        return size if place in self._orders else replace(size, group_order=None)
+        return size if known else replace(size, group_order=None)
 
     def _array(self, name: str) -> NDArray[Any]:
         from onnx import numpy_helper
@@ -156,10 +158,13 @@ def _load(path: Path) -> Any:
         raise ArtifactError(f"{path}: not an ONNX model ({error}); build it again") from None
 
 
-def _group_order(node: Any) -> GroupOrder:
-    """Column order that a node of ours says it has."""
-    values = {a.name: a.i for a in node.attribute}
-    return GroupOrder(values.get("group_order", 0))
+def _layout(directory: Path, node: Any) -> tuple[str, Layout]:
+    """Assignments that a node of ours reads, and the layout that its attributes say they have."""
+    try:
+        place = OPS[node.op_type].inputs.index("assignments")
+        return node.input[place], layout_from_attributes({a.name: a.i for a in node.attribute})
+    except (KeyError, IndexError, ShapeError, ValueError) as error:
+        raise ArtifactError(f"{directory}: {node.name} in the step model: {error}") from None
 
 
 def _part(array: NDArray[Any], index: int, count: int) -> NDArray[Any]:
