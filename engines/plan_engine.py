@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -25,8 +24,6 @@ from .plan_job import PlanJob, Shapes
 from .plan_memory import DEFAULT_WORKSPACE_BYTES, require_builder_memory
 from .plan_options import PlanOptions
 from .targets import Target
-
-_log = logging.getLogger(__name__)
 
 STEP_PLAN_NAME = "step.plan"
 DECODER_PLAN_NAME = "decoder.plan"
@@ -210,15 +207,17 @@ class PlanBuilder:
 
 
 def _require_kernels(gpu: Gpu) -> None:
-    """Refuse a GPU without kernels of ours, and a machine that cannot compile them."""
+    """Refuse a GPU that is older than our kernels, and a machine that cannot compile them.
+
+    GPUs that are newer than an architecture of ours, such as 12.1, run its PTX.
+    """
     from vq4dit.plugins.cuda.compile import SMS
     from vq4dit.plugins.cuda.nvrtc import load_nvrtc
 
-    known = [f"{sm // 10}.{sm % 10}" for sm in SMS]
-    if gpu.compute_capability not in known:
+    if int(gpu.compute_capability.replace(".", "")) < min(SMS):
         raise BackendUnavailable(
-            f"{gpu.name} has compute capability {gpu.compute_capability}, the kernels are made for "
-            f"{', '.join(known)}; build with --target cpu or onnx"
+            f"{gpu.name} has compute capability {gpu.compute_capability}, the kernels need "
+            f"{min(SMS) / 10} or newer; build with --target cpu or onnx"
         )
     load_nvrtc()
 

@@ -210,10 +210,20 @@ def test_no_gpu_where_one_is_needed(tmp_path, tensorrt, monkeypatch):
 def test_a_gpu_without_kernels(tmp_path, tensorrt, monkeypatch):
     old = replace(DRIVER, gpus=(replace(ORIN, name="T4", compute_capability="7.5"),))
     monkeypatch.setattr(plan_engine, "find_driver", lambda: (old, ""))
-    with pytest.raises(BackendUnavailable, match="T4 has compute capability 7.5, the kernels are"):
+    with pytest.raises(
+        BackendUnavailable, match="T4 has compute capability 7.5, the kernels need 8.0"
+    ):
         build_engine(random_source(WIDE), tmp_path / "e", target="tensorrt")
     manifest = build_engine(decoded(random_source()), tmp_path / "e", target="tensorrt")
     assert manifest.tensorrt.compute_capabilities == ("7.5",)
+
+
+def test_a_gpu_newer_than_the_kernels_takes_their_ptx(tmp_path, tensorrt, monkeypatch):
+    spark = replace(DRIVER, gpus=(replace(ORIN, name="GB10", compute_capability="12.1"),))
+    monkeypatch.setattr(plan_engine, "find_driver", lambda: (spark, ""))
+    manifest = build_engine(random_source(WIDE), tmp_path / "e", target="tensorrt")
+    assert manifest.tensorrt.compute_capabilities == ("12.1",)
+    assert tensorrt[0][0].compute_capabilities == ("12.1",)
 
 
 def test_no_compiler_for_the_kernels(tmp_path, tensorrt, monkeypatch):
