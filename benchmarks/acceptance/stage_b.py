@@ -8,6 +8,7 @@ size tells whether TensorRT folds the decode back to dense weights.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from vq4dit.errors import Vq4ditError
+from vq4dit.runtime.trt_plan import LIBRARY_VARIABLE
 
 from .steps import Rows, Setting, Step
 
@@ -76,15 +78,19 @@ def stage_b_steps() -> tuple[Step, ...]:
     )  # fmt: skip
 
 
-def run_vq4dit(*arguments: str | Path) -> dict[str, Any]:
+def run_vq4dit(*arguments: str | Path, library: Path | None = None) -> dict[str, Any]:
     """Run a command of vq4dit in a process of its own; its JSON.
 
+    Args:
+        arguments: the command's.
+        library: C++ plugin library that engines of kind `library` need to run.
     Raises:
         Vq4ditError: it failed; the message is its last line.
     """
     program = "import sys; from vq4dit.cli import main; sys.exit(main())"
     command = [sys.executable, "-c", program, *map(str, arguments), "--json", "--quiet"]
-    done = subprocess.run(command, capture_output=True, text=True)
+    variables = {} if library is None else {LIBRARY_VARIABLE: str(library)}
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **variables})
     if done.stdout.strip():
         return json.loads(done.stdout)
     lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
@@ -191,19 +197,25 @@ def _plan_sizes(setting: Setting) -> Rows:
 
 def _parity(kind: str, setting: Setting) -> Rows:
     """One step of the plan against ONNX Runtime on the CPU, and the weights in torch."""
-    result = run_vq4dit("verify", _engine(setting, kind), "--against", setting.artifact)
+    result = run_vq4dit(
+        "verify", _engine(setting, kind), "--against", setting.artifact,
+        library=_library_of(kind, setting),
+    )  # fmt: skip
     names = ("name", "ok", "latent_out_error", "x_start_error", "limit")
     return [{"kind": kind, **{name: check[name] for name in names}} for check in result["checks"]]
 
 
 def _speed(kind: str, setting: Setting) -> Rows:
     """Latency and memory at every batch size."""
-    return [_profile(kind, batch, _engine(setting, kind)) for batch in setting.batches]
+    return [_profile(kind, batch, setting) for batch in setting.batches]
 
 
-def _profile(kind: str, batch: int, engine: Path) -> dict[str, Any]:
+def _profile(kind: str, batch: int, setting: Setting) -> dict[str, Any]:
     """What the report needs of `vq4dit profile`."""
-    result = run_vq4dit("profile", engine, "--batch", str(batch), "--batches", "", "--no-layers")
+    result = run_vq4dit(
+        "profile", _engine(setting, kind), "--batch", str(batch), "--batches", "", "--no-layers",
+        library=_library_of(kind, setting),
+    )  # fmt: skip
     (profile,) = result["engines"]
     phases = (profile.get("memory") or {}).get("phases", [])
     device = [phase["device_bytes"] for phase in phases if phase.get("device_bytes")]
@@ -233,6 +245,10 @@ def _load_lean(setting: Setting) -> Rows:
 
 def _engine(setting: Setting, kind: str) -> Path:
     return setting.work / f"engine-{kind}"
+
+
+def _library_of(kind: str, setting: Setting) -> Path | None:
+    return _library(setting) if kind == "library" else None
 
 
 def _library(setting: Setting) -> Path:

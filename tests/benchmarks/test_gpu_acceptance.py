@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -168,8 +169,10 @@ def told(monkeypatch):
         "build": {},
     }
 
-    def run(command, *arguments):
+    def run(command, *arguments, library=None):
         asked.append([command, *map(str, arguments)])
+        if library is not None:
+            with_library.append(command)
         if command == "build":
             folder = Path(arguments[arguments.index("-o") + 1])
             folder.mkdir(parents=True)
@@ -177,8 +180,9 @@ def told(monkeypatch):
             (folder / "step.plan").write_bytes(bytes(size))
         return answers[command]
 
+    with_library = []
     monkeypatch.setattr(stage_b, "run_vq4dit", run)
-    return asked
+    return SimpleNamespace(commands=asked, with_library=with_library)
 
 
 def test_stage_b_builds_compares_and_reports(tmp_path, told):
@@ -189,21 +193,29 @@ def test_stage_b_builds_compares_and_reports(tmp_path, told):
     (tmp_path / "inlined.plan").write_bytes(bytes(1900))
     chosen = {step.name: step for step in stage_b.stage_b_steps()}
     results = Results(tmp_path / "results.json", {"gpu": "A"})
-    for name in ("engine/dense", "engine/aot", "engine/library", "plan-sizes", "parity/aot",
-                 "speed/dense", "speed/aot"):  # fmt: skip
+    names = ["engine/dense", "engine/aot", "engine/library", "plan-sizes"]
+    names += ["parity/aot", "parity/library", "speed/dense", "speed/aot", "speed/library"]
+    for name in names:
         results.put(name, RAN, rows=chosen[name].measure(given))
-    builds = [words for words in told if words[0] == "build"]
+    builds = [words for words in told.commands if words[0] == "build"]
     assert all(["--target", "tensorrt", "--batch", "1:8:8"] == w[2:6] for w in builds)
     assert [w[1] for w in builds] == ["x.safetensors", "x.vq.safetensors", "x.vq.safetensors"]
     assert "fp16" in builds[0] and "--plugin-library" not in builds[1]
     assert builds[2][7].endswith("libvq4dit_tensorrt.so")
     built = [row for row in results.document["rows"] if row["step"].startswith("engine/")]
     assert len(built) == 3 and all(row["seconds"] >= 0 for row in built)
-    assert [w[3] for w in told if w[0] == "profile"] == ["1", "8", "1", "8"]
+    assert [w[3] for w in told.commands if w[0] == "profile"] == ["1", "8"] * 3
+    assert told.with_library == ["verify", "profile", "profile"]
     text = render(results.document)
     assert "| inlined | 1,900 | True |" in text and "| aot | 300 | False |" in text
     assert "| aot | self-test, exact | 1.0e-03 | 2.0e-03 | 1.0e-02 | True |" in text
     assert "| aot | 8 | 4 | 4.5 | 1x | 3 | 1.5 |" in text
+
+
+def test_commands_are_told_the_plugin_library(tmp_path):
+    library = tmp_path / "libvq4dit_tensorrt.so"
+    library.write_bytes(b"code")
+    assert stage_b.run_vq4dit("doctor", library=library)["plugin_library"] == str(library)
 
 
 def test_a_command_that_fails_is_told_in_one_line():
