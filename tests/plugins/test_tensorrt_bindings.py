@@ -19,6 +19,6 @@ def test_with_a_version_before_ahead_of_time_plugins(monkeypatch):
     old = ModuleType("tensorrt")
     old.__version__ = "10.3.0"
     monkeypatch.setitem(sys.modules, "tensorrt", old)
-    message = "TensorRT 10.3.0 has no ahead-of-time plugins, needed 10.9 or newer; build our C.*--plugin-library"
+    message = "TensorRT 10.3.0 has no ahead-of-time plugins, needed 10.9 or newer; build our C"
     with pytest.raises(BackendUnavailable, match=message):
         register_plugins(87)
