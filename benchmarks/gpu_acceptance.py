@@ -13,10 +13,11 @@ Stage B  engines of a whole model in TensorRT: plan sizes, parity, latency, memo
     python benchmarks/gpu_acceptance.py run --dry-run                         # no GPU needed
 
 Results go to benchmarks/results/gpu_acceptance.json after every step; a run goes on where an
-earlier one stopped. `--minutes` starts no step after that time. `--dry-run` walks all steps, does
-what needs no GPU, tells what each of the others needs, and writes to the files it is told to only.
-The exit code is 1 where a step failed or a kernel's answer was wrong, 2 where the results file is
-not of this GPU.
+earlier one stopped, and tries last what failed before. A kernel that crashes ends the run, since it
+takes the process's GPU with it. `--minutes` starts no step after that time. `--dry-run` walks all
+steps, does what needs no GPU, tells what each of the others needs, and writes to the files it is
+told to only. The exit code is 1 where a step failed or a kernel's answer was wrong, 2 where the
+results file is not of this GPU.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from acceptance.cases import all_cases
-from acceptance.cuda_driver import Device, driver_problem
+from acceptance.cuda_driver import ContextLost, Device, driver_problem
 from acceptance.images import prepare_images
 from acceptance.report import render
 from acceptance.results import FAILED, MISSING, PREPARED, RAN, Results
@@ -67,17 +68,24 @@ def main() -> int:
 def run_steps(
     steps: list[Step], setting: Setting, results: Results, *, dry: bool, minutes: float
 ) -> None:
-    """Run what can run here, in order, until the time is over."""
+    """Run what can run here, in order, until the time is over or a kernel crashes.
+
+    Steps that failed before come last, so that one that crashes again keeps no other from its turn.
+    """
     start = time.monotonic()
-    for number, step in enumerate(steps):
+    ordered = sorted(steps, key=lambda step: results.has_failed(step.name))
+    for number, step in enumerate(ordered):
         if results.is_done(step.name):
             continue
         if time.monotonic() - start > 60 * minutes:
             _say(f"{minutes:g} minutes are over; {len(steps) - number} steps are left: run again")
             return
-        _run_step(step, setting, results, dry=dry)
+        is_alive = _run_step(step, setting, results, dry=dry)
         told = results.document["steps"][step.name]
         _say(f"{number + 1}/{len(steps)} {step.name}: {told['state']} {told.get('reason', '')}")
+        if not is_alive:
+            _say("a kernel crashed, and with it the GPU of this process: run again for the rest")
+            return
 
 
 def is_good(document: dict[str, Any]) -> bool:
@@ -86,8 +94,8 @@ def is_good(document: dict[str, Any]) -> bool:
     return not failed and all(row.get("ok", True) for row in document["rows"])
 
 
-def _run_step(step: Step, setting: Setting, results: Results, *, dry: bool) -> None:
-    """Measure where everything is there, else prepare; never ends the run."""
+def _run_step(step: Step, setting: Setting, results: Results, *, dry: bool) -> bool:
+    """Measure where everything is there, else prepare; whether the GPU still works for others."""
     reason = missing(step.needs, setting)
     try:
         if reason is None and not (dry and "gpu" in step.needs):
@@ -104,6 +112,8 @@ def _run_step(step: Step, setting: Setting, results: Results, *, dry: bool) -> N
         results.put(
             step.name, FAILED, reason=text if is_ours else f"{type(error).__name__}: {text}"
         )
+        return not isinstance(error, ContextLost)
+    return True
 
 
 def _machine() -> dict[str, Any]:

@@ -9,17 +9,31 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 
-from vq4dit.errors import BackendUnavailable
+from vq4dit.errors import BackendUnavailable, Vq4ditError
 
 _COMPUTE_CAPABILITY_MAJOR, _COMPUTE_CAPABILITY_MINOR = 75, 76
 _MAX_DYNAMIC_SHARED_BYTES = 8
 _NON_BLOCKING = 1  # of a stream: does not wait for the default stream
 _CAPTURE_RELAXED = 2
 _DEFAULT_SHARED_BYTES = 48 * 1024
+
+#: What a kernel that went wrong leaves behind: from then on every call in this process fails.
+_LOST = frozenset(
+    f"CUDA_ERROR_{name}"
+    for name in (
+        "ILLEGAL_ADDRESS", "LAUNCH_TIMEOUT", "HARDWARE_STACK_ERROR", "ILLEGAL_INSTRUCTION",
+        "MISALIGNED_ADDRESS", "INVALID_ADDRESS_SPACE", "INVALID_PC", "LAUNCH_FAILED",
+    )
+)  # fmt: skip
+
+
+class ContextLost(Vq4ditError):
+    """A kernel crashed, and nothing runs on the GPU in this process any more."""
 
 
 def driver_problem() -> str | None:
@@ -143,7 +157,8 @@ class Device:
             name = ctypes.c_char_p()
             self._cuda.cuGetErrorName(result, ctypes.byref(name))
             text = name.value.decode() if name.value else str(result)
-            raise BackendUnavailable(f"{function} failed: {text}")
+            kind = ContextLost if text in _LOST else BackendUnavailable
+            raise kind(f"{function} failed: {text}")
 
 
 class Buffer:
@@ -168,8 +183,9 @@ class Buffer:
         self._device._call("cuMemsetD8Async", self.pointer, value, size, self._device.stream)
 
     def free(self) -> None:
-        """Give the memory back; once."""
-        self._device._call("cuMemFree_v2", self.pointer)
+        """Give the memory back; once. A lost context has none."""
+        with suppress(ContextLost):
+            self._device._call("cuMemFree_v2", self.pointer)
 
 
 class Kernel:

@@ -20,7 +20,7 @@ from vq4dit.plugins.cuda.parameters import SCALAR, kernel_parameters
 
 from .cases import Case
 from .cublas import Cublas
-from .cuda_driver import Buffer, Device
+from .cuda_driver import Buffer, ContextLost, Device
 from .images import load_image
 from .layer import Layer, random_layer, to_bits
 
@@ -37,7 +37,11 @@ Row = dict[str, Any]
 
 
 def measure_case(case: Case, device: Device, images: Path | None) -> list[Row]:
-    """One row per kernel, the baseline first where cuBLAS is there."""
+    """One row per kernel, the baseline first where cuBLAS is there.
+
+    Raises:
+        ContextLost: a kernel crashed; the message begins with its name.
+    """
     layer = random_layer(case)
     rows = _baseline_rows(case, device)
     with _Inputs(device, layer) as inputs:
@@ -100,6 +104,8 @@ def _kernel_row(
         row["relative_error"] = error if np.isfinite(error) else None
         row["ok"] = error <= ERROR_LIMITS[case.dtype]
         row["microseconds"] = _time(device, launch)
+    except ContextLost as error:
+        raise ContextLost(f"{configuration.name}: {error}") from None
     except BackendUnavailable as error:
         row |= {"ok": False, "error": str(error)}
     return row

@@ -33,6 +33,10 @@ class Results:
         """Whether the step ran to its end in this or an earlier run."""
         return self.document["steps"].get(step, {}).get("state") == RAN
 
+    def has_failed(self, step: str) -> bool:
+        """Whether the step failed when it was last tried."""
+        return self.document["steps"].get(step, {}).get("state") == FAILED
+
     def put(
         self, step: str, state: str, *, reason: str = "", rows: list[dict[str, Any]] | None = None
     ) -> None:

@@ -15,7 +15,7 @@ sys.path.insert(0, sys.argv[1])
 from acceptance import kernels  # noqa: E402
 from acceptance.cases import all_cases  # noqa: E402
 from acceptance.cublas import Cublas  # noqa: E402
-from acceptance.cuda_driver import Device  # noqa: E402
+from acceptance.cuda_driver import ContextLost, Device  # noqa: E402
 
 from vq4dit.errors import BackendUnavailable  # noqa: E402
 
@@ -55,6 +55,8 @@ def main():
         print(json.dumps(facts() if len(sys.argv) == 2 else rows(*sys.argv[2:])), flush=True)
     except BackendUnavailable as error:
         print(json.dumps({"error": str(error)}), flush=True)
+    except ContextLost as error:
+        print(json.dumps({"error": f"lost: {error}"}), flush=True)
 
 
 def rows(name, images):

@@ -135,6 +135,17 @@ def test_a_kernel_that_does_not_load_is_told(emulated, monkeypatch):
     assert not any(row["ok"] for row in rows[1:])
 
 
+def test_a_kernel_that_crashes_is_named_and_ends_its_case(emulated, monkeypatch):
+    def crash(*_):
+        raise cuda_driver.ContextLost("cuCtxSynchronize failed: CUDA_ERROR_ILLEGAL_ADDRESS")
+
+    monkeypatch.setattr(EmulatedKernel, "launch", crash)
+    case = small(GEMM)
+    with pytest.raises(cuda_driver.ContextLost, match=f"^{case.kernels[0].name}: .*ILLEGAL"):
+        kernels.measure_case(case, emulated, None)
+    assert all(buffer.is_freed for buffer in emulated.buffers)
+
+
 @pytest.mark.parametrize("order", [None, GroupOrder.CONTIGUOUS])
 @pytest.mark.parametrize("activation", ["none", "gelu_tanh", "silu"])
 def test_the_answer_is_the_reference(activation, order):
@@ -219,6 +230,7 @@ def test_calls_of_the_driver_and_cublas(fake_gpu):
     [
         ({"FAKE_CUDA_DEVICES": "0"}, "the driver sees no GPU; check nvidia-smi"),
         ({"FAKE_CUDA_FAIL": "cuCtxSynchronize"}, "cuCtxSynchronize failed: CUDA_ERROR_INVALID"),
+        ({"FAKE_CUDA_CRASH": "cuCtxSynchronize"}, "lost: cuCtxSynchronize failed: CUDA_ERROR_LAU"),
     ],
 )
 def test_failures_of_the_driver(fake_gpu, environment, message):

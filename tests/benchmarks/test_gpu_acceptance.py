@@ -126,6 +126,22 @@ def test_no_error_of_a_step_ends_the_run(tmp_path):
     assert results.is_done("two") and not results.is_done("one")
 
 
+def test_a_crash_ends_the_run_and_comes_last_in_the_next(tmp_path, capsys):
+    calls = []
+
+    def crash(_):
+        calls.append("crash")
+        raise cuda_driver.ContextLost("vq4dit_gemm: cuCtxSynchronize failed")
+
+    chosen = [step("one", crash), step("two", lambda _: calls.append("two") or [])]
+    for expected in (["crash"], ["crash", "two", "crash"]):
+        results = Results(tmp_path / "results.json", {"gpu": "x"})
+        gpu_acceptance.run_steps(chosen, setting(tmp_path), results, dry=False, minutes=9)
+        assert calls == expected
+        assert results.document["steps"]["one"]["reason"].startswith("vq4dit_gemm: cuCtx")
+    assert "run again for the rest" in capsys.readouterr().err
+
+
 def test_results_of_two_gpus_are_not_mixed(tmp_path):
     path = tmp_path / "results.json"
     Results(path, {"gpu": None}).put("one", MISSING, reason="a GPU")

@@ -1,7 +1,8 @@
 // Stands for libcuda.so.1: takes what a program asks of the driver and prints it, runs no kernel.
 // Device memory is the host's; a stream does everything at once, a graph repeats what it captured.
 // The compute capability comes from the environment, FAKE_CUDA_SM=87; FAKE_CUDA_FAIL names a
-// function that fails, FAKE_CUDA_DEVICES=0 takes the GPU away.
+// function that fails, FAKE_CUDA_CRASH one that tells of a crash; FAKE_CUDA_DEVICES=0 takes the GPU
+// away.
 #include <cstdarg>
 #include <cstdint>
 #include <cstdio>
@@ -12,12 +13,14 @@
 
 namespace {
 
-constexpr int kInvalidValue = 1, kNoBinaryForGpu = 209, kNotFound = 500;
+constexpr int kInvalidValue = 1, kNoBinaryForGpu = 209, kNotFound = 500, kLaunchFailed = 719;
 constexpr int kMajor = 75, kMinor = 76;
 constexpr int kPointers = 6;
 
 int fail(const char* function) {
   const char* named = std::getenv("FAKE_CUDA_FAIL");
+  const char* crash = std::getenv("FAKE_CUDA_CRASH");
+  if (crash && !std::strcmp(crash, function)) return kLaunchFailed;
   return named && !std::strcmp(named, function) ? kInvalidValue : 0;
 }
 
@@ -119,6 +122,7 @@ int cuLaunchKernel(void* function, unsigned gx, unsigned gy, unsigned gz, unsign
 int cuGetErrorName(int result, const char** name) {
   *name = result == kInvalidValue     ? "CUDA_ERROR_INVALID_VALUE"
           : result == kNoBinaryForGpu ? "CUDA_ERROR_NO_BINARY_FOR_GPU"
+          : result == kLaunchFailed   ? "CUDA_ERROR_LAUNCH_FAILED"
                                       : "CUDA_ERROR_NOT_FOUND";
   return 0;
 }
