@@ -19,6 +19,9 @@ class FailureKind(Enum):
     DIVERGENT_WARP = "warp-wide instruction in a diverged warp"
     TRAP = "trap"
     ENDLESS = "endless loop"
+    REGISTER_IN_FLIGHT = "register of a wgmma that was not waited for"
+    REGISTER_NOT_FENCED = "register of a wgmma without wgmma.fence"
+    PROXY_NOT_FENCED = "shared memory without fence.proxy.async"
 
 
 class KernelFailure(Exception):

@@ -19,6 +19,7 @@ from ptx.report import Report, find_loops
 from ptx.shared_memory import SharedMemory
 from ptx.statistics import Statistics
 from ptx.syntax import Kernel, Parameter, Variable
+from ptx.warpgroup_products import WarpgroupProducts
 
 #: Threads that execute together: enough to spread NumPy's cost per call, few enough for the caches.
 _GROUP_THREADS = 2048
@@ -122,6 +123,7 @@ def _machine(
         shared=shared,
         local=LocalMemory(local_size, geometry.num_threads),
         async_groups=AsyncGroups(geometry.num_threads, shared),
+        products=WarpgroupProducts(geometry, shared),
         statistics=statistics,
     )
 

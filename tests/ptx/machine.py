@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ptx.async_groups import AsyncGroups
-from ptx.geometry import Geometry
+from ptx.geometry import WARP_SIZE, Geometry
 from ptx.global_memory import GlobalAccess
 from ptx.local_memory import LocalMemory
 from ptx.ordering import Ordering
 from ptx.shared_memory import SharedMemory
 from ptx.statistics import Statistics
+from ptx.warpgroup_products import WarpgroupProducts
 
 #: (num_threads,) bool, True for threads that take part; None for all of the group.
 Mask = np.ndarray | None
@@ -46,6 +47,7 @@ class Machine:
     shared: SharedMemory
     local: LocalMemory
     async_groups: AsyncGroups
+    products: WarpgroupProducts
     statistics: Statistics
     matrices: dict[tuple, tuple[np.ndarray, list[np.ndarray]]] = field(default_factory=dict)
 
@@ -56,3 +58,9 @@ class Machine:
     def active(self, mask: Mask) -> np.ndarray:
         """Threads of a mask, in ascending order."""
         return self.geometry.existing if mask is None else np.flatnonzero(mask)
+
+    def warps(self, mask: Mask) -> np.ndarray:
+        """Warps of the group with threads of a mask, in ascending order."""
+        if mask is None:
+            return np.arange(self.geometry.num_warps)
+        return np.flatnonzero(mask.reshape(-1, WARP_SIZE).any(axis=1))

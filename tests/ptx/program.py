@@ -11,6 +11,7 @@ from ptx.access import Operation, source_slots
 from ptx.failures import FailureKind
 from ptx.faults import Fault, first
 from ptx.instructions import CONTROL, WITHOUT_DESTINATION, compile_instruction
+from ptx.instructions.warpgroups import product_slots
 from ptx.machine import Machine, Mask
 from ptx.parser import parse_kernel
 from ptx.scalar_types import last_type
@@ -42,8 +43,9 @@ def compile_program(ptx: str, name: str) -> Program:
         UnsupportedPtx: a statement or instruction that the emulator does not know.
     """
     kernel = parse_kernel(ptx, name)
+    watched = product_slots(kernel.instructions)
     steps = tuple(
-        None if is_control(instruction) else _step(instruction)
+        None if is_control(instruction) else _step(instruction, watched)
         for instruction in kernel.instructions
     )
     return Program(kernel, steps, _stretch_ends(kernel), _granule(kernel))
@@ -87,8 +89,11 @@ def check_defined(machine: Machine, mask: Mask, slots: tuple[int, ...]) -> None:
                 )
 
 
-def _step(instruction: Instruction) -> Operation:
+def _step(instruction: Instruction, watched: frozenset[int]) -> Operation:
     operation = compile_instruction(instruction)
+    touched = watched.intersection(source_slots(instruction.operands))
+    if touched and instruction.opcode != "wgmma":
+        operation = _touching(operation, tuple(touched))
     has_destination = instruction.opcode not in WITHOUT_DESTINATION
     slots = source_slots(instruction.operands[1:] if has_destination else instruction.operands)
     if instruction.guard is None:
@@ -106,6 +111,16 @@ def _step(instruction: Instruction) -> Operation:
             operation(machine, mask)
 
     return guarded
+
+
+def _touching(operation: Operation, slots: tuple[int, ...]) -> Operation:
+    """The operation of an instruction that reads or writes registers of a wgmma."""
+
+    def watching(machine: Machine, mask: Mask) -> None:
+        machine.products.touch(slots, machine.warps(mask))
+        operation(machine, mask)
+
+    return watching
 
 
 def _stretch_ends(kernel: Kernel) -> tuple[int, ...]:

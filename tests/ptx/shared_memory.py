@@ -38,6 +38,8 @@ class SharedMemory:
         self.order = SharedOrder(granules, granule, self.stride, geometry, ordering)
         self.under_way = np.zeros(granules, bool)
         self.num_under_way = 0
+        self.being_read = np.zeros(granules, np.int32)
+        self.num_being_read = 0
 
     def load(
         self, addresses: np.ndarray, scalar_type: ScalarType, count: int, threads: np.ndarray
@@ -120,6 +122,36 @@ class SharedMemory:
         self.num_under_way -= granules.size
         self.order.record_write(granules, threads)
 
+    def begin_reads(
+        self, addresses: np.ndarray, num_bytes: int, threads: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Start reads by the async proxy: until `end_reads` nobody may write there.
+
+        Args:
+            addresses: (n, k) of `num_bytes` bytes each.
+            threads: (n,) that they are for.
+        Returns:
+            (n, k, num_bytes) uint8; (n, granules) for `end_reads`.
+        Raises:
+            Fault: as of `load`, or no fence of the async proxy lies behind the last write.
+        """
+        count = addresses.shape[1]
+        starts = self._place(addresses.reshape(-1), num_bytes, np.repeat(threads, count))
+        granules = self._granules(starts, num_bytes).reshape(len(threads), -1)
+        self._check_under_way(granules, threads, "read")
+        self.order.check_read(granules, threads)
+        self.order.check_fenced(granules, threads)
+        np.add.at(self.being_read, granules, 1)
+        self.num_being_read += granules.size
+        data = self.raw[starts[:, None] + np.arange(num_bytes)]
+        return data.reshape(len(threads), count, num_bytes), granules
+
+    def end_reads(self, granules: np.ndarray, threads: np.ndarray) -> None:
+        """Finish reads: from now on they count as done by the waiting threads."""
+        np.subtract.at(self.being_read, granules, 1)
+        self.num_being_read -= granules.size
+        self.order.record_read(granules, threads)
+
     def _place(self, addresses: np.ndarray, num_bytes: int, threads: np.ndarray) -> np.ndarray:
         """Addresses in a block -> places in the group's memory."""
         addresses = addresses.astype(np.int64)
@@ -148,6 +180,7 @@ class SharedMemory:
     def _note_write(self, starts: np.ndarray, num_bytes: int, threads: np.ndarray) -> np.ndarray:
         granules = self._granules(starts, num_bytes)
         self._check_under_way(granules, threads, "write")
+        self._check_being_read(granules, threads)
         self.order.note_write(granules, threads)
         return granules
 
@@ -158,6 +191,15 @@ class SharedMemory:
                 FailureKind.ASYNC_NOT_WAITED,
                 f"{what} before cp.async.wait, shared byte {self.order.address(granules, failed)}",
                 thread=int(threads[place]),
+            )
+
+    def _check_being_read(self, granules: np.ndarray, threads: np.ndarray) -> None:
+        if self.num_being_read and (failed := self.being_read[granules] > 0).any():
+            raise Fault(
+                FailureKind.RACE,
+                "write while a wgmma that was not waited for reads, shared byte "
+                f"{self.order.address(granules, failed)}",
+                thread=int(threads[first(failed)]),
             )
 
     def _check_one_value(

@@ -39,6 +39,7 @@ class SharedOrder:
         self.geometry = geometry
         self.ordering = ordering
         self.writes = np.zeros(num_granules, np.int64)
+        self.ticks = np.zeros(num_granules, np.int64)
         self.reads = np.zeros((num_granules, geometry.warps_per_block), np.int64)
 
     def note_read(self, granules: np.ndarray, threads: np.ndarray) -> None:
@@ -47,8 +48,34 @@ class SharedOrder:
         Raises:
             Fault: one was never written, or its last write races with the read.
         """
+        self.check_read(granules, threads)
+        self.record_read(granules, threads)
+
+    def check_read(self, granules: np.ndarray, threads: np.ndarray) -> None:
+        """Check reads of (n, k) granules by n threads; faults as in `note_read`."""
         self.check_written(granules, threads)
         self._check_after_write(granules, threads, "read")
+
+    def check_fenced(self, granules: np.ndarray, threads: np.ndarray) -> None:
+        """Check that the async proxy sees what was written to (n, k) granules.
+
+        Raises:
+            Fault: no fence lies between a write and the read.
+        """
+        stamps = self.writes[granules]
+        clock, writer = stamps // _THREADS, stamps % _THREADS // WARP_SIZE
+        warps = self.geometry.warp[threads][:, None]
+        unseen = clock > self.ordering.fenced[warps, writer]
+        unseen &= self.ticks[granules] >= self.ordering.fenced_ticks[warps, writer]
+        if unseen.any():
+            raise Fault(
+                FailureKind.PROXY_NOT_FENCED,
+                f"shared byte {self.address(granules, unseen)} was written by no such way",
+                thread=int(threads[first(unseen)]),
+            )
+
+    def record_read(self, granules: np.ndarray, threads: np.ndarray) -> None:
+        """Record reads that were checked, such as the end of one in the background."""
         reads = self.reads.reshape(-1)
         places = granules * self.geometry.warps_per_block
         places += self.geometry.warp_in_block[threads][:, None]
@@ -81,6 +108,7 @@ class SharedOrder:
         """Record writes that need no check, such as the end of a copy."""
         thread = self.geometry.thread_in_block[threads][:, None]
         self.writes[granules] = self._now(threads) * _THREADS + thread
+        self.ticks[granules] = self.ordering.tick
 
     def check_written(self, granules: np.ndarray, threads: np.ndarray) -> None:
         """Check that granules have been written.

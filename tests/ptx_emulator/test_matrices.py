@@ -214,5 +214,18 @@ def test_unknown_forms_are_refused(shape, left, right, registers):
 
 
 def test_newer_tensor_cores_are_refused():
-    with pytest.raises(UnsupportedPtx, match="unknown instruction wgmma"):
-        run_body("wgmma.fence.sync.aligned;", [np.zeros(1)])
+    with pytest.raises(UnsupportedPtx, match="unknown instruction tcgen05"):
+        run_body("tcgen05.wait::ld.sync.aligned;", [np.zeros(1)])
+
+
+def test_transposition():
+    rng = np.random.default_rng(3)
+    matrix = rng.integers(0, 1 << 16, (8, 8)).astype(np.uint16)
+    found = np.zeros((32, 2), np.uint16)
+    pairs = np.array([matrix[lane // 4, lane % 4 * 2 : lane % 4 * 2 + 2] for lane in LANES])
+    body = f"""{load("%rd0", ["a0"])} movmatrix.sync.aligned.m8n8.trans.b16 d0, a0;
+    {store("%rd1", ["d0"])}"""
+    run_body(body, [pairs, found], declarations=DECLARATIONS)
+    np.testing.assert_array_equal(found.reshape(8, 8), matrix.T)
+    with pytest.raises(UnsupportedPtx, match="unknown form of movmatrix"):
+        run_body(body.replace(".trans", ""), [pairs, found], declarations=DECLARATIONS)

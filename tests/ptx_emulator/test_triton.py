@@ -134,6 +134,38 @@ def test_gemm_of_other_architectures(sm):
     assert relative(y.astype(np.float32), expected) <= tolerances.FP16_OUTPUT_RELATIVE
 
 
+@pytest.fixture(scope="module")
+def hopper():
+    """Products by wgmma, with both matrices swizzled in shared memory by cp.async."""
+    return compiled(gemm, TYPES, BLOCKS | {"BK": 64}, sm=90, num_warps=4, num_stages=3)
+
+
+@pytest.mark.parametrize(("m", "n", "k"), [(64, 64, 320), (100, 72, 192), (1, 8, 64)])
+def test_warpgroup_gemm(hopper, m, n, k):
+    rng = np.random.default_rng(m)
+    x, w = (rng.standard_normal(shape).astype(np.float16) for shape in ((m, k), (n, k)))
+    y = np.full((m, n), np.nan, np.float16)
+    report = launch(hopper, (-(-m // 64), -(-n // 64)), [x, w, y, m, n, k])
+    expected = x.astype(np.float32) @ w.astype(np.float32).T
+    assert relative(y.astype(np.float32), expected) <= tolerances.FP16_OUTPUT_RELATIVE
+    assert report.count("wgmma.mma_async", report.main_loop("wgmma"))
+
+
+@pytest.mark.toolchain
+@pytest.mark.parametrize("depth", [16, 32])
+def test_warpgroup_gemm_with_other_swizzles(depth):
+    kernel = compiled(gemm, TYPES, BLOCKS | {"BK": depth}, sm=90, num_warps=4, num_stages=3)
+    rng = np.random.default_rng(depth)
+    x, w = (rng.standard_normal((64, 160)).astype(np.float16) for _ in range(2))
+    y = np.full((64, 64), np.nan, np.float16)
+    launch(kernel, (1, 1), [x, w, y, 64, 64, 160])
+    expected = x.astype(np.float32) @ w.astype(np.float32).T
+    assert relative(y.astype(np.float32), expected) <= tolerances.FP16_OUTPUT_RELATIVE
+    descriptors = re.findall(r"-?\b\d{18,}\b", kernel.asm["ptx"])
+    swizzles = {int(bits) >> 62 & 3 for bits in descriptors}
+    assert swizzles == {{16: 3, 32: 2}[depth]}, "of 32 and of 64 bytes"
+
+
 def test_bfloat16_gemm():
     types = TYPES | {name: "*bf16" for name in ("x_ptr", "w_ptr", "y_ptr")}
     kernel = compiled(gemm, types, BLOCKS, sm=80, num_warps=4, num_stages=2)
@@ -176,9 +208,28 @@ def test_softmax():
     ],
 )
 def test_its_barriers_and_waits_are_needed(pipelined, pattern, replacement, kind):
-    broken, count = re.subn(pattern, replacement, pipelined.asm["ptx"])
+    assert_found(pipelined, pattern, replacement, kind)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "replacement", "kind"),
+    [
+        (r"fence\.proxy\.async\S*;", "", FailureKind.PROXY_NOT_FENCED),
+        (r"wgmma\.fence\.sync\.aligned;", "", FailureKind.REGISTER_NOT_FENCED),
+        (r"wgmma\.wait_group\.sync\.aligned\s+0;", "", FailureKind.REGISTER_IN_FLIGHT),
+        (r"wgmma\.wait_group\.sync\.aligned\s+1;", "", FailureKind.RACE),
+        (r"bar\.sync\s+0", "bar.warp.sync 0xffffffff", FailureKind.RACE),
+    ],
+)
+def test_fences_and_waits_of_warpgroups_are_needed(hopper, pattern, replacement, kind):
+    assert_found(hopper, pattern, replacement, kind)
+
+
+def assert_found(kernel, pattern: str, replacement: str, kind: FailureKind) -> None:
+    """Check that the emulator finds what a change to the PTX breaks."""
+    broken, count = re.subn(pattern, replacement, kernel.asm["ptx"])
     assert count
     x = np.ones((64, 320), np.float16)
     with pytest.raises(KernelFailure) as caught:
-        launch(pipelined, (1, 1), [x, x, np.zeros((64, 64), np.float16), 64, 64, 320], broken)
+        launch(kernel, (1, 1), [x, x, np.zeros((64, 64), np.float16), 64, 64, 320], broken)
     assert caught.value.kind is kind

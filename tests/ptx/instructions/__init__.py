@@ -15,6 +15,7 @@ from ptx.instructions import (
     integers,
     matrices,
     moves,
+    warpgroups,
     warps,
 )
 from ptx.instructions.elementwise import (
@@ -94,18 +95,24 @@ _OPERATIONS: dict[str, Callable[[Instruction], Operation]] = {
     "mma": matrices.multiply_accumulate,
     "ldmatrix": matrices.load_matrix,
     "stmatrix": matrices.store_matrix,
+    "movmatrix": matrices.transpose_matrix,
+    "wgmma": warpgroups.warpgroup_product,
+    "fence": warpgroups.fence,
     "atom": atomics.atomic,
     "red": atomics.atomic,
 }
 
 #: What changes nothing that the emulator models: hints, and fences, since memory is in order here.
-_NOTHING = {"fence", "membar", "prefetch", "prefetchu", "nanosleep", "pmevent"}
+_NOTHING = {"membar", "prefetch", "prefetchu", "nanosleep", "pmevent"}
 
 #: What execution handles itself, because it changes where threads are.
 CONTROL = {"bra", "ret", "exit", "trap", "bar", "barrier"}
 
 #: Opcodes whose first operand is read, not written.
-WITHOUT_DESTINATION = {"st", "cp", "red", "stmatrix", "prefetch", "prefetchu", *CONTROL}
+WITHOUT_DESTINATION = {
+    *("st", "cp", "red", "stmatrix", "prefetch", "prefetchu", "wgmma"),  # wgmma: read as well
+    *CONTROL,
+}
 
 
 def compile_instruction(instruction: Instruction) -> Operation:

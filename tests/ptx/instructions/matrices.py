@@ -1,4 +1,4 @@
-"""Tensor-core instructions: mma, ldmatrix, stmatrix.
+"""Tensor-core instructions of one warp: mma, ldmatrix, stmatrix, movmatrix.
 
 Lane l of a warp has group g = l / 4 and place t = l % 4. For m16n8k16:
 
@@ -58,7 +58,7 @@ def multiply_accumulate(instruction: Instruction) -> Operation:
 
     def operation(machine: Machine, mask: Mask) -> None:
         require_whole_warps(machine, mask)
-        left = _matrix(machine, reads_a, decode, _left_matrix)
+        left = _matrix(machine, reads_a, decode, left_matrix)
         right = _matrix(machine, reads_b, decode, _right_matrix)
         product = np.matmul(left, right)  # (warps, 16, 8)
         # (warps, i, g, t, e) -> (i, warps, g, t, e)
@@ -101,7 +101,7 @@ def _matrix(
     return matrix
 
 
-def _left_matrix(values: np.ndarray) -> np.ndarray:
+def left_matrix(values: np.ndarray) -> np.ndarray:
     """A's registers (2j + i, warps, g, t, e) -> (warps, 16, 8 or 16)."""
     count, warps = values.shape[:2]
     parts = values.reshape(count // 2, 2, warps, _GROUPS, _PLACES, 2)
@@ -166,6 +166,22 @@ def store_matrix(instruction: Instruction) -> Operation:
         if "trans" in modifiers:
             words = _transposed(words)
         machine.shared.store(addresses, list(np.ascontiguousarray(words.T)), rows)
+
+    return operation
+
+
+def transpose_matrix(instruction: Instruction) -> Operation:
+    """movmatrix: an 8 x 8 matrix of 16-bit values in a register of each lane, transposed."""
+    if check_modifiers(instruction, "sync aligned m8n8 trans") != {
+        *("sync", "aligned", "m8n8", "trans")
+    }:
+        raise unsupported(instruction, "unknown form of movmatrix")
+    write, read = writer(instruction.operands[0], _B32), reader(instruction.operands[1], _B32)
+
+    def operation(machine: Machine, mask: Mask) -> None:
+        require_whole_warps(machine, mask)
+        rows = _whole(machine, read).reshape(-1, _PLACES)
+        write(machine, _transposed(rows).reshape(-1), mask)
 
     return operation
 
