@@ -20,6 +20,7 @@ from .exports import Vae, export_decoder, export_step
 from .linear_choice import choose_way
 from .plan_builder import PlanProgress, run_job
 from .plan_cache import fetch_plan, keep_plan, plan_key, timing_cache_path
+from .plan_folding import warn_if_folded
 from .plan_job import PlanJob, Shapes
 from .plan_memory import DEFAULT_WORKSPACE_BYTES, require_builder_memory
 from .plan_options import PlanOptions
@@ -89,7 +90,11 @@ class PlanBuilder:
             self._plan(
                 folder / "step.onnx", work / STEP_PLAN_NAME,
                 step_profile(source.config, self.options.batch), driver, gpu,
-                plugin=self._plugin(source), decoded_bytes=step.decoded_bytes,
+                plugin=self._plugin(source), decoded_bytes=max(step.decoded.values(), default=0),
+            )  # fmt: skip
+            warn_if_folded(
+                work / STEP_PLAN_NAME, model_bytes=step.num_bytes,
+                decoded_bytes=sum(step.decoded.values()),
             )  # fmt: skip
             self._pack(work / STEP_PLAN_NAME)
             if vae is not None:
@@ -100,7 +105,7 @@ class PlanBuilder:
                     decoder_profile(source.config, vae, self.options.batch), driver, gpu,
                 )  # fmt: skip
                 self._pack(work / DECODER_PLAN_NAME)
-        facts = replace(self._facts(source, driver, gpu), decoded_linears=step.decoded)
+        facts = replace(self._facts(source, driver, gpu), decoded_linears=tuple(step.decoded))
         return BuiltPlans(cfg_channels=step.guided_channels, build=facts)
 
     def _driver(self) -> Driver | None:

@@ -32,8 +32,7 @@ FORMS = ("function", "inlined", "plugin")
 class Linears:
     """Adds the linear layers of one weight source to one graph.
 
-    `decoded` names the layers that are decoded before a product; `decoded_bytes` is the size of the
-    largest of these weights, which live one at a time.
+    `decoded`: layers that are decoded before a product, and bytes of each such weight.
     """
 
     def __init__(
@@ -49,8 +48,7 @@ class Linears:
     ) -> None:
         """`rows_per_sample`: rows of the batch for each sample, 2 with guidance."""
         self.element = element
-        self.decoded: list[str] = []
-        self.decoded_bytes = 0
+        self.decoded: dict[str, int] = {}
         self._graph = graph
         self._source = source
         self._form = form
@@ -159,9 +157,7 @@ class Linears:
             f"{name}.weight", schema.CODEBOOK_DECODE, layer, weights, {},
             output_shape=[layer.out_features, columns], output_type=self.element,
         )  # fmt: skip
-        self.decoded.append(name)
-        num_bytes = layer.out_features * columns * self.element.bits // 8
-        self.decoded_bytes = max(self.decoded_bytes, num_bytes)
+        self.decoded[name] = layer.out_features * columns * self.element.bits // 8
         if tokens is None:
             return graph.op(name, "Gemm", x, weight, weights["bias"], transB=1)
         turned = graph.op(f"{name}.weight.turned", "Transpose", weight, perm=[1, 0])  # (I, O)

@@ -43,8 +43,7 @@ STEP_DATA_NAME = "step.onnx.data"
 class StepModel:
     """A step model on disk: `path`, its weights beside it in `data_path`, and how it was built.
 
-    `decoded`: the layers that are decoded before a product; `decoded_bytes`: the largest of these
-    weights, a temporary of the step.
+    `decoded`: layers that are decoded before a product, and bytes of each such weight, a temporary.
     """
 
     path: Path
@@ -54,8 +53,7 @@ class StepModel:
     cfg_channels: int
     num_codebook_nodes: int
     num_bytes: int
-    decoded: tuple[str, ...]
-    decoded_bytes: int
+    decoded: dict[str, int]
 
     @property
     def guided_channels(self) -> int:
@@ -132,8 +130,7 @@ def build_step_model(
         cfg_channels=channels,
         num_codebook_nodes=num_nodes,
         num_bytes=num_bytes,
-        decoded=tuple(linears.decoded),
-        decoded_bytes=linears.decoded_bytes,
+        decoded=linears.decoded,
     )
 
 

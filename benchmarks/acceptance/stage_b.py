@@ -1,8 +1,9 @@
 """Stage B: engines of a whole model in TensorRT, through vq4dit's own commands.
 
-Kinds of engine: `dense` (float16, the baseline), `aot` (kernels in the plan), `library` (C++ plugin
-library), and `inlined`, the standard-op graph of target tensorrt-rtx given to TensorRT: its plan's
-size tells whether TensorRT folds the decode back to dense weights.
+Kinds of engine: `dense` (float16, the baseline), `aot` (kernels in the plan, linears gathered),
+`decode` (linears decoded before TensorRT's own product), `library` (C++ plugin library), and
+`inlined`, the standard-op graph of target tensorrt-rtx given to TensorRT. The size of the plans
+tells whether TensorRT folds a decode back to dense weights.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from vq4dit.runtime.trt_plan import LIBRARY_VARIABLE
 from .steps import Rows, Setting, Step
 
 _TENSORRT = ("gpu", "tensorrt", "artifact", "onnx")
-_KINDS = ("dense", "aot", "library")
+_KINDS = ("dense", "aot", "decode", "library")
 
 #: A plan with more than this share of the dense plan's bytes holds dense weights.
 _FOLDED_SHARE = 0.5
@@ -54,6 +55,10 @@ def stage_b_steps() -> tuple[Step, ...]:
             prepare_needs=("artifact", "onnx"), measure=partial(_build_tensorrt, "aot"),
         ),
         Step(
+            name="engine/decode", stage="B", needs=_TENSORRT,
+            measure=partial(_build_tensorrt, "decode"),
+        ),
+        Step(
             name="engine/library", stage="B", needs=(*_TENSORRT, "headers"),
             measure=partial(_build_tensorrt, "library"),
         ),
@@ -66,7 +71,7 @@ def stage_b_steps() -> tuple[Step, ...]:
             Step(
                 name=f"parity/{kind}", stage="B", needs=_TENSORRT, measure=partial(_parity, kind)
             )
-            for kind in ("aot", "library")
+            for kind in ("aot", "decode", "library")
         ),
         *(
             Step(
@@ -127,6 +132,7 @@ def _build_tensorrt(kind: str, setting: Setting) -> Rows:
     options: list[Any] = ["--target", "tensorrt", "--batch", f"1:{largest}:{largest}"]
     if kind == "dense":
         return [_build(setting, kind, [setting.checkpoint, *options, "--weights", "fp16"])]
+    options += ["--linears", "decode" if kind == "decode" else "gather"]
     if kind == "library":
         options += ["--plugin-library", _library(setting)]
     return [_build(setting, kind, [setting.artifact, *options])]

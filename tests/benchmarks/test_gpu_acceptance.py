@@ -209,17 +209,18 @@ def test_stage_b_builds_compares_and_reports(tmp_path, told):
     (tmp_path / "inlined.plan").write_bytes(bytes(1900))
     chosen = {step.name: step for step in stage_b.stage_b_steps()}
     results = Results(tmp_path / "results.json", {"gpu": "A"})
-    names = ["engine/dense", "engine/aot", "engine/library", "plan-sizes"]
+    names = ["engine/dense", "engine/aot", "engine/decode", "engine/library", "plan-sizes"]
     names += ["parity/aot", "parity/library", "speed/dense", "speed/aot", "speed/library"]
     for name in names:
         results.put(name, RAN, rows=chosen[name].measure(given))
     builds = [words for words in told.commands if words[0] == "build"]
     assert all(["--target", "tensorrt", "--batch", "1:8:8"] == w[2:6] for w in builds)
-    assert [w[1] for w in builds] == ["x.safetensors", "x.vq.safetensors", "x.vq.safetensors"]
+    assert [w[1] for w in builds] == ["x.safetensors", *["x.vq.safetensors"] * 3]
     assert "fp16" in builds[0] and "--plugin-library" not in builds[1]
-    assert builds[2][7].endswith("libvq4dit_tensorrt.so")
+    assert [w[7] for w in builds[1:]] == ["gather", "decode", "gather"]
+    assert builds[3][9].endswith("libvq4dit_tensorrt.so")
     built = [row for row in results.document["rows"] if row["step"].startswith("engine/")]
-    assert len(built) == 3 and all(row["seconds"] >= 0 for row in built)
+    assert len(built) == 4 and all(row["seconds"] >= 0 for row in built)
     assert [w[3] for w in told.commands if w[0] == "profile"] == ["1", "8"] * 3
     assert told.with_library == ["verify", "profile", "profile"]
     text = render(results.document)

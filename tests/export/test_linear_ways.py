@@ -87,10 +87,12 @@ def test_nodes_of_both_ways(tmp_path, form):
             expected.append(("CodebookDecode", f"blocks.{block}.mlp.{fc}.weight"))
     assert ours(model) == expected
     assert step.num_codebook_nodes == len(expected)
-    assert step.decoded == tuple(
-        f"blocks.{block}.mlp.{fc}" for block in range(TINY.depth) for fc in ("fc1", "fc2")
-    )
-    assert step.decoded_bytes == 4 * TINY.hidden_size * TINY.mlp_size  # float32, one at a time
+    num_bytes = 4 * TINY.hidden_size * TINY.mlp_size  # float32
+    assert step.decoded == {
+        f"blocks.{block}.mlp.{fc}": num_bytes
+        for block in range(TINY.depth)
+        for fc in ("fc1", "fc2")
+    }
     functions = {function.name for function in model.functions}
     assert functions == ({"CodebookGemm", "CodebookDecode"} if form == "function" else set())
 
