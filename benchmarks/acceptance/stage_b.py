@@ -107,12 +107,13 @@ def _build_library(setting: Setting) -> Rows:
     from vq4dit.plugins.tensorrt.embed import CPP_FOLDER
 
     from .cuda_driver import driver_problem
+    from .images import nearest_sm
     from .steps import open_device
 
     folder = setting.work / "library"
     options = [f"-DTENSORRT_ROOT={setting.tensorrt_root}", f"-DVQ4DIT_PYTHON={sys.executable}"]
     if driver_problem() is None:
-        options.append(f"-DVQ4DIT_SM={open_device().compute_capability}")
+        options.append(f"-DVQ4DIT_SM={nearest_sm(open_device().compute_capability)}")
     for command in (
         ["cmake", "-S", str(CPP_FOLDER), "-B", str(folder), *options],
         ["cmake", "--build", str(folder)],
