@@ -92,6 +92,22 @@ def test_acceptance_commands_parse(monkeypatch, tmp_path):
         assert gpu_acceptance._arguments().command == arguments[0]
 
 
+def test_messages_are_those_of_the_code():
+    """The longest piece of each between two names or numbers stands in one of the sources."""
+    folders = (ROOT / "plugins" / "tensorrt", ROOT / "runtime")
+    files = [f for folder in folders for f in folder.rglob("*") if f.suffix in (".py", ".cc")]
+    code = "\n".join(path.read_text(encoding="utf-8") for path in files)
+    code = re.sub(r'"\s*(?:\+\s*)?\n\s*f?"', "", code)  # one text over several lines
+    table = TEXT.split("## What can go wrong")[1].split("\n## ")[0]
+    messages = re.findall(r"^\| `([^`]+)` \|", table, re.M)
+    assert len(messages) >= 9
+    names = r"\b(?:[XYN]|rows|FLOAT|mma_lanes|CodebookGemm|tensorrt)\b|\w*\.\.\.|sm_\w+|vq4dit_"
+    for message in messages:
+        longest = max(re.split(names, message), key=len).strip(" (")
+        is_tensorrts = longest.startswith("Plugin not found")
+        assert is_tensorrts or longest.removesuffix("cudaErrorInsufficientDriver)") in code, longest
+
+
 def test_links_lead_to_files():
     paths = re.findall(r"`((?:docs|benchmarks|plugins)/[\w./]+)`", TEXT)
     assert paths
