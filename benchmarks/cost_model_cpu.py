@@ -29,12 +29,12 @@ from fma_peak import fma_peak_gflops
 from machine import machine
 from random_weights import RandomWeights
 
+from vq4dit.engines.exports import export_step
 from vq4dit.engines.manifest import load_manifest
-from vq4dit.export.step import build_step_model
+from vq4dit.engines.targets import TARGETS
 from vq4dit.json_file import write_json
 from vq4dit.model_config import ModelConfig
 from vq4dit.plugins import ort_library_path
-from vq4dit.plugins.layout import AssignmentLayout
 from vq4dit.prediction.attribution import seconds_by_op
 from vq4dit.prediction.cpu import (
     CpuMeasurement,
@@ -248,10 +248,13 @@ def _random_engine(
     """All implementations of a random model of this size."""
     found = []
     for implementation, bits in (("fp32", None), ("fast", 2), ("exact", 2)):
-        step = build_step_model(
+        step = export_step(
             RandomWeights(config=config, bits=bits),
             folder / implementation,
-            assignment_layout=AssignmentLayout.FOUR_MAJOR,
+            TARGETS["cpu"],
+            weights="fp32",
+            cfg=True,
+            cfg_channels=None,
         )
         found += engine_measurements(step.path, config, batch, implementation, cost, cfg=True)
     return found
