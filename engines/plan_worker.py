@@ -160,7 +160,10 @@ def _load_plugins(job: PlanJob, trt: Any) -> None:
         register_plugins(int(job.compute_capabilities[0].replace(".", "")))
     elif job.plugin == "library":
         if trt.get_plugin_registry().load_library(job.plugin_library) is None:
-            raise BackendUnavailable(f"{job.plugin_library}: TensorRT does not load the library")
+            raise BackendUnavailable(
+                f"{job.plugin_library}: TensorRT {trt.__version__} does not load the library; "
+                "build it on this machine with CMake from plugins/tensorrt/cpp"
+            )
 
 
 def _kind(error: Exception) -> str:

@@ -51,6 +51,33 @@ def test_bindings_that_do_not_import_are_told(tmp_path):
         run_job(job)
 
 
+@needs_bindings
+@pytest.mark.skipif(find_spec("polygraphy") is None, reason="polygraphy is not installed")
+def test_a_library_that_does_not_load_is_told(tmp_path):
+    """By the real registry of TensorRT 11.4: it gives None."""
+    (tmp_path / "library.so").write_bytes(b"for another processor")
+    script = tmp_path / "child.py"
+    script.write_text(
+        "import json, sys\n"
+        "from support_tensorrt import import_tensorrt\n"
+        "import_tensorrt()\n"
+        "from vq4dit.engines.plan_job import PlanJob\n"
+        "from vq4dit.engines.plan_worker import build_plan\n"
+        "try:\n"
+        "    build_plan(PlanJob.from_json(sys.argv[1]), None)\n"
+        "except RuntimeError as error:\n"
+        "    print(json.dumps([type(error).__name__, str(error)]))\n"
+    )
+    job = PlanJob(
+        target="tensorrt", onnx_path="step.onnx", plan_path="", profile={},
+        compute_capabilities=("8.7",), plugin="library",
+        plugin_library=str(tmp_path / "library.so"),
+    )  # fmt: skip
+    kind, message = run_with_bindings(script, job.to_json())
+    assert kind == "BackendUnavailable"
+    assert "library.so: TensorRT 11.4" in message and "does not load the library; build" in message
+
+
 @pytest.mark.skipif(find_spec("polygraphy") is None, reason="polygraphy is not installed")
 def test_an_old_tensorrt_is_told(tmp_path, monkeypatch):
     (tmp_path / "tensorrt").mkdir()
