@@ -85,7 +85,7 @@ class PlanBuilder:
             self.say("writing the step model")
             step = export_step(
                 source, folder, self.target, weights=self.weights, cfg=cfg,
-                cfg_channels=cfg_channels, choose_way=self._choose_way(gpu),
+                cfg_channels=cfg_channels, choose_way=self._choose_way(source, gpu),
             )  # fmt: skip
             self._plan(
                 folder / "step.onnx", work / STEP_PLAN_NAME,
@@ -118,9 +118,9 @@ class PlanBuilder:
             )
         return driver
 
-    def _choose_way(self, gpu: Gpu | None) -> ChooseWay | None:
-        """What export asks about each quantized linear; without a GPU there are no kernels."""
-        if gpu is None:
+    def _choose_way(self, source: WeightSource, gpu: Gpu | None) -> ChooseWay | None:
+        """What export asks about each quantized linear; None where plugins run none."""
+        if gpu is None or self._plugin(source) == "none":
             return None
         return choose_way(self.options.linears, device=gpu.name, batch=self.options.batch[1])
 

@@ -4,6 +4,7 @@ import onnx
 import pytest
 from support_export import TINY, random_source
 
+from vq4dit.export.linear_ways import DECODE, GATHER, always
 from vq4dit.export.step import build_step_model
 from vq4dit.prediction.attribution import seconds_by_op
 from vq4dit.prediction.step_ops import PARTS, step_ops
@@ -12,9 +13,13 @@ from vq4dit.runtime.profiling.parts import part_of
 from vq4dit.runtime.session import NodeTime
 
 
-@pytest.mark.parametrize(("bits", "dense"), [(2, ()), (2, ("qkv", "proj", "fc1", "fc2", ".1"))])
-def test_every_node_of_an_exported_step_belongs_to_an_operation_of_its_part(tmp_path, bits, dense):
-    step = build_step_model(random_source(TINY, bits=bits, dense=dense), tmp_path)
+@pytest.mark.parametrize(
+    ("dense", "way"),
+    [((), GATHER), (("qkv", "proj", "fc1", "fc2", ".1"), GATHER), ((), DECODE)],
+    ids=["gathered", "dense", "decoded"],
+)
+def test_every_node_of_an_exported_step_belongs_to_an_operation_of_its_part(tmp_path, dense, way):
+    step = build_step_model(random_source(TINY, dense=dense), tmp_path, choose_way=always(way))
     graph = onnx.load(step.path, load_external_data=False).graph
     ops = {op.name: op for op in step_ops(TINY, 2)}
     for node in graph.node:
