@@ -32,6 +32,10 @@ DECODER_PLAN_NAME = "decoder.plan"
 #: GPUs that a TensorRT-RTX plan is for where nothing else is asked.
 DEFAULT_RTX_CAPABILITIES = ("8.0", "8.6", "8.9", "12.0")
 
+#: Version of a builder that was installed without Python's metadata; its plans are not kept, since
+#: another version could be there the next time.
+_UNKNOWN = "unknown"
+
 
 @dataclass(frozen=True, kw_only=True)
 class BuiltPlans:
@@ -158,8 +162,9 @@ class PlanBuilder:
             plugin=plugin,
             plugin_library=None if library is None else str(library),
         )
-        key = plan_key(job, environment=environment) if self.options.use_cache else ""
         self._version = environment["builder"]
+        is_kept = self.options.use_cache and self._version != _UNKNOWN
+        key = plan_key(job, environment=environment) if is_kept else ""
         if key and fetch_plan(key, plan):
             self.say(f"taking {plan.name} from the cache")
             return
@@ -249,10 +254,10 @@ def _profile(rest: dict[str, tuple[int, ...]], batch: tuple[int, int, int]) -> d
 
 
 def _version_of(packages: tuple[str, ...]) -> str:
-    """Version of the first of these packages that is installed, "unknown" if none says so."""
+    """Version of the first of these packages that is installed, _UNKNOWN if none says so."""
     for package in packages:
         try:
             return version(package)
         except PackageNotFoundError:
             continue
-    return "unknown"
+    return _UNKNOWN

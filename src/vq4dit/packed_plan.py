@@ -21,16 +21,13 @@ from .errors import ArtifactError
 #: What the file name of a packed plan ends with.
 PACKED_SUFFIX = ".zip"
 
-#: A plan is packed where at least this share of it is text, and a chunk.
+#: A plan is packed where at least this share of it, and one chunk, is text.
 _WORTHWHILE_SHARE = 0.05
 
 #: Bytes that are judged together, and the share of printable ones that makes them text. Weights,
 #: packed or not, have about 0.4.
 _CHUNK_BYTES = 1 << 16
 _TEXT_SHARE = 0.9
-#: What `zipfile` raises for damaged archives, a place outside of the file (OSError) included.
-_DAMAGE = (BadZipFile, zlib.error, struct.error, EOFError, RuntimeError, ValueError, OSError)
-
 _PRINTABLE = b"\t\n" + bytes(range(0x20, 0x7F))
 
 #: A member is no longer, so that packing and unpacking hold little beside the plan.
@@ -38,6 +35,9 @@ _MEMBER_BYTES = 256 * _CHUNK_BYTES
 
 #: A plan is at most this many times as long as its archive; deflate reaches 12 with kernels alone.
 MAX_EXPANSION = 64
+
+#: What `zipfile` raises for damaged archives, a place outside of the file (OSError) included.
+_DAMAGE = (BadZipFile, zlib.error, struct.error, EOFError, RuntimeError, ValueError, OSError)
 
 
 def pack_plan(plan: Path) -> Path:

@@ -1,6 +1,7 @@
 """Engines with plans: real ones by TensorRT-RTX on the CPU, TensorRT's with a stand-in builder."""
 
 from dataclasses import replace
+from importlib.metadata import PackageNotFoundError
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -131,6 +132,7 @@ def tensorrt(monkeypatch):
     monkeypatch.setattr(plan_engine, "run_job", run_job)
     monkeypatch.setattr(plan_engine, "find_driver", lambda: (DRIVER, ""))
     monkeypatch.setattr("vq4dit.engines.targets.find_driver", lambda: (DRIVER, ""))
+    monkeypatch.setattr(plan_engine, "version", lambda name: "10.16.2.10")
     monkeypatch.setattr("vq4dit.engines.targets.is_installed", lambda name: True)
     monkeypatch.setattr("vq4dit.plugins.cuda.nvrtc.load_nvrtc", lambda: None)
     return jobs
@@ -176,6 +178,21 @@ def test_a_plan_is_built_once_for_the_same_bytes_and_gpu(tmp_path, tensorrt, mon
     monkeypatch.setattr(plan_engine, "find_driver", lambda: (other, ""))
     manifest = build_engine(source, tmp_path / "d", target="tensorrt")
     assert len(tensorrt) == 3 and manifest.tensorrt.compute_capabilities == ("11.0",)
+
+
+def test_plans_of_a_builder_without_metadata_are_not_kept(tmp_path, tensorrt, monkeypatch):
+    """As where TensorRT's bindings are copied by hand: any version could be there next time."""
+
+    def missing(name):
+        if "tensorrt" in name:
+            raise PackageNotFoundError(name)
+        return "1"
+
+    monkeypatch.setattr(plan_engine, "version", missing)
+    for name in ("a", "b"):
+        manifest = build_engine(random_source(WIDE), tmp_path / name, target="tensorrt")
+        assert manifest == load_manifest(tmp_path / name)
+    assert len(tensorrt) == 2 and manifest.tensorrt.version == "10.16.2.10"
 
 
 def test_dense_weights_need_no_plugin(tmp_path, tensorrt):
