@@ -55,8 +55,8 @@ def reader(operand: Operand, scalar_type: ScalarType) -> Read:
     raise OperandError(f"{operand} is no value of type {scalar_type.name}")
 
 
-def _register_reader(register: Register, scalar_type: ScalarType) -> Read:
-    slot, dtype = register.slot, scalar_type.dtype
+def _check_holds(register: Register, scalar_type: ScalarType) -> None:
+    """Check that values of a type fit into a register."""
     if (register.type.name == "pred") != (scalar_type.name == "pred"):
         raise OperandError(f"{register.name} is .{register.type.name}, not .{scalar_type.name}")
     if register.type.num_bytes < scalar_type.num_bytes:
@@ -64,6 +64,11 @@ def _register_reader(register: Register, scalar_type: ScalarType) -> Read:
             f"{register.name} has {register.type.num_bits} bits, .{scalar_type.name} needs "
             f"{scalar_type.num_bits}"
         )
+
+
+def _register_reader(register: Register, scalar_type: ScalarType) -> Read:
+    slot, dtype = register.slot, scalar_type.dtype
+    _check_holds(register, scalar_type)
     if register.type.num_bytes > scalar_type.num_bytes:
         bits = scalar_type.bits_dtype
         return lambda machine: machine.registers[slot].astype(bits).view(dtype)
@@ -107,13 +112,7 @@ def writer(operand: Operand, scalar_type: ScalarType) -> Write:
         return lambda _machine, _value, _mask: None
     if not isinstance(operand, Register):
         raise OperandError(f"{operand} is no destination")
-    if (operand.type.name == "pred") != (scalar_type.name == "pred"):
-        raise OperandError(f"{operand.name} is .{operand.type.name}, not .{scalar_type.name}")
-    if operand.type.num_bytes < scalar_type.num_bytes:
-        raise OperandError(
-            f"{operand.name} has {operand.type.num_bits} bits, .{scalar_type.name} needs "
-            f"{scalar_type.num_bits}"
-        )
+    _check_holds(operand, scalar_type)
     slot, bits = operand.slot, operand.type.bits_dtype
     if operand.type.num_bytes == scalar_type.num_bytes:
         return lambda machine, value, mask: _put(machine, slot, value.view(bits), mask)
