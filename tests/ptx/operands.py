@@ -27,7 +27,7 @@ _ADDRESS = re.compile(r"([%$\w.]+)\s*(?:\+\s*(-?\w+))?")
 _NAME = re.compile(r"[%$\w.]+")
 _SPECIAL = re.compile(
     r"%(?:tid|ntid|ctaid|nctaid)\.[xyz]|%laneid|%warpid|%nwarpid|%lanemask_(?:eq|le|lt|ge|gt)"
-    r"|%dynamic_smem_size|%total_smem_size"
+    r"|%dynamic_smem_size"
 )
 
 #: name -> register, or None where the name is no register

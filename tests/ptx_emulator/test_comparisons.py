@@ -101,6 +101,12 @@ def test_selection_by_sign():
     np.testing.assert_array_equal(
         evaluate("slct.s32.s32 %d, %a, %b, %c;", "s32", sources), [1, 1, 2]
     )
+    signs = [0.5, -0.0, -1e-40, np.nan]
+    sources = [("u32", [1] * 4), ("u32", [2] * 4), ("f32", signs)]
+    found = evaluate("slct.u32.f32 %d, %a, %b, %c;", "u32", sources)
+    np.testing.assert_array_equal(found, [1, 1, 2, 2])
+    found = evaluate("slct.ftz.u32.f32 %d, %a, %b, %c;", "u32", sources)
+    np.testing.assert_array_equal(found, [1, 1, 1, 2])
 
 
 def test_comparison_as_a_number():
@@ -109,20 +115,30 @@ def test_comparison_as_a_number():
     np.testing.assert_array_equal(found, [0xFFFFFFFF, 0, 0])
     found = evaluate("set.gtu.f32.f32 %d, %a, %b;", "f32", sources)
     np.testing.assert_array_equal(found, [0, 1, 1])
+    found = evaluate("set.ge.s32.s32 %d, %a, %b;", "s32", [("s32", [-1, 1]), ("s32", [1, -1])])
+    np.testing.assert_array_equal(found, [0, -1])
+
+
+def test_comparison_of_pairs_as_numbers():
+    sources = [("b32", [0x3C004000, 0x40003C00]), ("b32", [0x3C003C00, 0x3C003C00])]
+    found = evaluate("set.gt.u32.f16x2 %d, %a, %b;", "u32", sources)
+    np.testing.assert_array_equal(found, [0x0000FFFF, 0xFFFF0000])
+    found = evaluate("set.gt.f16x2.f16x2 %d, %a, %b;", "b32", sources)
+    np.testing.assert_array_equal(found, [0x00003C00, 0x3C000000])
 
 
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("finite", [0, 0, 1, 1, 1]),
-        ("infinite", [0, 1, 0, 0, 0]),
-        ("number", [0, 1, 1, 1, 1]),
-        ("notanumber", [1, 0, 0, 0, 0]),
-        ("normal", [0, 0, 0, 0, 1]),
-        ("subnormal", [0, 0, 0, 1, 0]),
+        ("finite", [0, 0, 1, 1, 1, 1]),
+        ("infinite", [0, 1, 0, 0, 0, 0]),
+        ("number", [0, 1, 1, 1, 1, 1]),
+        ("notanumber", [1, 0, 0, 0, 0, 0]),
+        ("normal", [0, 0, 0, 0, 1, 1]),
+        ("subnormal", [0, 0, 0, 1, 0, 0]),
     ],
 )
 def test_kinds_of_numbers(name, expected):
-    values = np.float32([np.nan, -np.inf, 0, 1e-40, -2])
+    values = np.float32([np.nan, -np.inf, 0, 1e-40, -2, 2.0**-126])
     body = f"testp.{name}.f32 %p, %a;\nselp.u32 %d, 1, 0, %p;"
     np.testing.assert_array_equal(evaluate(body, "u32", [("f32", values)]), expected)

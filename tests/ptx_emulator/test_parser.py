@@ -94,6 +94,9 @@ def test_instructions_of_several_lines_and_operands():
         (".reg .b32 x; mov.b32 x, 1, 2;", "a form that"),
         (".reg .b32 x; shfl.sync.b32 x, x, 1, 31, -1;", "a form that"),
         (".reg .b32 x; add.u32 x, 1, {2, 3};", "no value of type u32"),
+        (".reg .b32 x; ld.shared.b32 x, [%tid.x];", "unknown address"),
+        (".reg .b32 x; mov.u32 x, %total_smem_size;", "unknown operand '%total_smem_size'"),
+        (".reg .b32 x; mov.u32 x, !5;", "negates no register"),
     ],
 )
 def test_what_is_unknown_is_named(body, problem):

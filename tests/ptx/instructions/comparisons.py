@@ -115,13 +115,19 @@ def select(instruction: Instruction) -> Elementwise:
 
 
 def select_by_sign(instruction: Instruction) -> Elementwise:
-    """slct: a where c >= 0, else b."""
+    """slct: a where c >= 0, else b; .ftz makes a subnormal c zero."""
     kinds = [TYPES[modifier] for modifier in instruction.modifiers if modifier in TYPES]
     if len(kinds) != 2:
         raise unsupported(instruction, "slct needs two types")
-    check_modifiers(instruction, "ftz")
+    modifiers = check_modifiers(instruction, "ftz")
     kind, sign = kinds
-    return Elementwise(lambda a, b, c: np.where(c >= 0, a, b), (kind, kind, sign), kind)
+
+    def function(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
+        if "ftz" in modifiers:
+            c = flush_subnormals(c, FORMATS[sign.name].smallest_normal)
+        return np.where(c >= 0, a, b)
+
+    return Elementwise(function, (kind, kind, sign), kind)
 
 
 def number_property(instruction: Instruction) -> Elementwise:
