@@ -130,8 +130,50 @@ def test_rounding_to_whole_floats_and_clamping():
     np.testing.assert_array_equal(found, [0, 0, 0.5, 1.5, 2.5])
 
 
+def test_integers_are_rounded_once():
+    """2^24 + 2^16 + 1 is a tie of neither float32 nor bfloat16, but of one after the other."""
+    values = [2**24 + 2**16 + 1, 2**24 + 2**16, 2**24 + 2**16 - 1]
+    found = evaluate("cvt.rn.bf16.u32 %d, %a;", "bf16", [("u32", values)])
+    expected = [Fraction(2**24 + 2**17), Fraction(2**24), Fraction(2**24)]
+    np.testing.assert_array_equal(found.view(np.uint16), rounded("bf16", expected))
+
+
+@pytest.mark.parametrize("bits", [0x7FFFFFFF, 0xFFFFFFFF, 0x7F800001, 0xFF800001])
+@pytest.mark.parametrize("target", ["f16", "bf16"])
+def test_no_payload_makes_a_number_of_nan(target, bits):
+    values = np.array([bits], np.uint32).view(np.float32)
+    found = evaluate(f"cvt.rn.{target}.f32 %d, %a;", target, [("f32", values)])
+    back = evaluate(f"cvt.f32.{target} %d, %a;", "f32", [(target, found)])
+    assert np.isnan(back[0])
+
+
+@pytest.mark.parametrize("target", ["s32", "u32", "s64", "u64"])
+def test_ends_of_the_range(target):
+    limits = np.iinfo(TYPES[target].dtype)
+    values = np.float32([2.0**31, 2.0**32, 2.0**63, 2.0**64, 1e30, -(2.0**31), -(2.0**63), -1e30])
+    found = evaluate(f"cvt.rzi.{target}.f32 %d, %a;", target, [("f32", values)])
+    assert [int(v) for v in found] == [min(max(int(v), limits.min), limits.max) for v in values]
+
+
+def test_flushing_of_subnormals():
+    values = np.float32([1e-40, -1e-40, 2.0**-126, -(2.0**-126), 1.0])
+    found = evaluate("cvt.ftz.f64.f32 %d, %a;", "f64", [("f32", values)])
+    np.testing.assert_array_equal(found, [0, -0.0, 2.0**-126, -(2.0**-126), 1])
+    np.testing.assert_array_equal(np.signbit(found), [False, True, False, True, False])
+    kept = evaluate("cvt.f64.f32 %d, %a;", "f64", [("f32", values)])
+    np.testing.assert_array_equal(kept, values.astype(np.float64))
+
+
 @pytest.mark.parametrize(
-    "text", ["cvt.rn.e4m3x2.f32", "cvt.rp.f16.f32", "cvt.rn.satfinite.f16.f32"]
+    "text",
+    [
+        "cvt.rn.e4m3x2.f32",
+        "cvt.rp.f16.f32",
+        "cvt.rn.satfinite.f16.f32",
+        "cvt.u16.f32",
+        "cvt.rni.rzi.u16.f32",
+        "cvt.f16.f32.u32",
+    ],
 )
 def test_unknown_conversions_are_refused(text):
     with pytest.raises(UnsupportedPtx):

@@ -7,6 +7,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import tolerances
+from ptx import UnsupportedPtx
 from ptx.scalar_types import TYPES
 from support_ptx import evaluate
 from support_rounding import FORMATS, fractions, rounded
@@ -136,7 +137,12 @@ def test_special_values():
         ("add.sat.f32", -3.0, 0.75, 0.0),
         ("add.ftz.f32", 1e-40, -0.0, 0.0),
         ("mul.ftz.f32", -1e-20, 1e-20, -0.0),
+        ("add.ftz.f32", 2.0**-126, 0.0, 2.0**-126),
+        ("add.f32", 1e-40, 0.0, 1e-40),
+        ("mul.ftz.f32", 1e-40, 1e38, 0.0),
+        ("mul.ftz.f32", -1e-40, 1e38, -0.0),
         ("copysign.f32", -0.0, 5.0, -5.0),
+        ("copysign.f32", 3.0, -5.0, 5.0),
     ],
 )
 def test_single_cases(name, a, b, expected):
@@ -146,6 +152,36 @@ def test_single_cases(name, a, b, expected):
         assert np.isnan(found[0])
     else:
         assert as_bits(found) == as_bits(wanted)
+
+
+@pytest.mark.parametrize("kind", ["f16", "f16x2"])
+def test_flushing_of_half_precision(kind):
+    """Its own smallest normal number, 2^-14, counts, not that of float32."""
+    halves = np.float16([2.0**-15, -(2.0**-15), 2.0**-14, -(2.0**-14)]).view(np.uint16)
+    expected = np.float16([0.0, -0.0, 2.0**-14, -(2.0**-14)]).view(np.uint16)
+    if kind == "f16x2":
+        halves, expected = halves.view(np.uint32), expected.view(np.uint32)
+    one = np.full(len(halves), 0x3C003C00, np.uint32).astype(halves.dtype)
+    sources = _typed(kind, halves, one)
+    np.testing.assert_array_equal(
+        as_bits(evaluate(f"mul.ftz.{kind} %d, %a, %b;", kind, sources)), expected
+    )
+
+
+def test_products_end_above_zero_or_within_one():
+    a, b = np.float16([-2, 2, 0.25, np.nan]), np.float16([1, 1, 1, 1])
+    sources = [("f16", a), ("f16", b), ("f16", np.float16([0.5] * 4))]
+    found = evaluate("fma.rn.relu.f16 %d, %a, %b, %c;", "f16", sources)
+    np.testing.assert_array_equal(found[:3], [0, 2.5, 0.75])
+    found = evaluate("fma.rn.sat.f16 %d, %a, %b, %c;", "f16", sources)
+    np.testing.assert_array_equal(found, [0, 1, 0.75, 0])
+
+
+@pytest.mark.parametrize("text", ["fma.rn.f64", "add.rz.f32", "add.u8.f32x2", "tanh.approx.s32"])
+def test_unknown_arithmetic_is_refused(text):
+    operands = {"fma": "%a, %a, %a", "tan": "%a"}.get(text[:3], "%a, %a")
+    with pytest.raises(UnsupportedPtx):
+        evaluate(f"{text} %d, {operands};", "f64", [("f64", np.zeros(1))])
 
 
 def test_signs():

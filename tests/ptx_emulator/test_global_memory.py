@@ -115,18 +115,40 @@ def test_the_same_array_twice_is_one_buffer():
         run_body(MINE, [y, y[1:]], declarations=DECLARATIONS)
 
 
-def test_local_memory_is_each_threads_own():
-    y = words(64)
-    declarations = DECLARATIONS + ".local .align 8 .b8 depot[16]; .reg .b64 %s;"
-    body = """mov.u64 %s, depot; cvta.local.u64 %s, %s; st.u32 [%s+8], %thread;
-    ld.local.u32 %x, [depot+8]; st.global.b32 [%mine], %x;"""
-    run_body(MINE + body, [y], block=64, declarations=declarations)
-    np.testing.assert_array_equal(y, np.arange(64))
-    for broken, kind in (
-        (body.replace("[depot+8]", "[depot+12]"), FailureKind.UNINITIALISED_REGISTER),
-        (body.replace("[%s+8]", "[%s+16]"), FailureKind.OUT_OF_BOUNDS),
-        (body.replace("[%s+8]", "[%s+6]"), FailureKind.MISALIGNED),
-    ):
-        with pytest.raises(KernelFailure) as caught:
-            run_body(MINE + broken, [y], block=64, declarations=declarations)
-        assert caught.value.kind is kind
+#: Of four warps the first two meet at barrier 1, the others at barrier 2; then by odd and even.
+PAIRS = "shr.u32 %x, %thread, 6; add.u32 %x, %x, 1; bar.sync %x, 64;"
+CROSSED = "shr.u32 %x, %thread, 5; and.b32 %x, %x, 1; add.u32 %x, %x, 3; bar.sync %x, 64;"
+STORE = "st.global.b32 [%mine], %thread;"
+
+
+def neighbour(step: int) -> str:
+    """A read of the word of a thread `step` away."""
+    return f"xor.b32 %x, %all, {step}; mad.wide.u32 %at, %x, 4, %rd0; ld.global.b32 %y, [%at];"
+
+
+@pytest.mark.parametrize("grid", [1, 2])
+def test_barriers_of_some_order_those_alone(grid):
+    options = {"block": 128, "grid": grid}
+    fine = (
+        (STORE, PAIRS, neighbour(32)),
+        (STORE, CROSSED, neighbour(64)),
+        (PAIRS, STORE, CROSSED, neighbour(64)),
+    )
+    for parts in fine:
+        run_body(MINE + "".join(parts), [words(256)], declarations=DECLARATIONS, **options)
+    racing = (
+        (STORE, PAIRS, neighbour(64)),
+        (PAIRS, STORE, CROSSED, neighbour(96)),
+        (PAIRS, STORE, PAIRS, neighbour(96)),
+    )
+    for parts in racing:
+        assert failure("".join(parts), [words(256)], **options) is FailureKind.RACE
+
+
+def test_elements_of_a_buffer_that_is_no_whole_number_of_them():
+    y, source = words(1), np.arange(6, dtype=np.uint8)
+    body = "ld.global.b32 %x, [%rd1]; st.global.b32 [%rd0], %x;"
+    run_body(body, [y, source], block=1, declarations=DECLARATIONS)
+    assert y[0] == 0x03020100
+    body = body.replace("[%rd1]", "[%rd1+4]")
+    assert failure(body, [y, source], block=1) is FailureKind.OUT_OF_BOUNDS

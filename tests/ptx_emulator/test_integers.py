@@ -128,3 +128,20 @@ def test_absolute_difference_and_dot():
         for p, q, z in zip(left, right, c, strict=True)
     ]
     np.testing.assert_array_equal(found, wrapped(dots, "s32"))
+    unsigned = [("u32", a.view(np.uint32)), ("u32", b.view(np.uint32)), ("u32", c.view(np.uint32))]
+    found = evaluate("dp4a.u32.u32 %d, %a, %b, %c;", "u32", unsigned)
+    left = a.view(np.uint8).reshape(-1, 4)
+    dots = [
+        int(z) + sum(int(x) * int(y) for x, y in zip(p, q, strict=True))
+        for p, q, z in zip(left, right, c, strict=True)
+    ]
+    np.testing.assert_array_equal(found, wrapped(dots, "u32"))
+
+
+def test_the_carry_is_each_threads_own_and_kept():
+    """Odd threads have a carry; even ones are passed over by the next sum, which has none."""
+    body = """and.b32 %x, %thread, 1; setp.eq.u32 %p, %x, 1; not.pred %q, %p;
+    add.cc.u32 %y, 0xFFFFFFFF, %x; @%q add.cc.u32 %y, 1, 1;
+    addc.u32 %d, 10, 0; addc.u32 %z, 20, 0; add.u32 %d, %d, %z;"""
+    found = evaluate(body, "u32", [("u32", np.zeros(8))], declarations=".reg .b32 %x, %y, %z;")
+    np.testing.assert_array_equal(found, [30, 32] * 4)

@@ -34,6 +34,8 @@ def test_packing_and_unpacking():
         ("mov.u32 %d, 0b101;", 5),
         ("mov.u32 %d, -1;", 0xFFFFFFFF),
         ("mov.u32 %d, 42U;", 42),
+        ("mov.u32 %d, ~5;", 0xFFFFFFFA),
+        ("mov.u32 %d, 0XFF;", 255),
         ("mov.f32 %d, 0f3F800000;", 0x3F800000),
         ("mov.f32 %d, 1.5;", 0x3FC00000),
         ("mov.f32 %d, 0d4000000000000000;", 0x40000000),

@@ -142,3 +142,74 @@ def test_a_block_that_is_no_whole_number_of_warps():
     body = f"activemask.b32 %d; bar.warp.sync {FULL};"
     found = evaluate(body, "u32", [("u32", np.zeros(40))])
     assert set(found[:32]) == {0xFFFFFFFF} and set(found[32:]) == {0xFF}
+
+
+#: What seven of 32 threads have, and the others, which take no part.
+PARTS = {"u32": ([9, 3, 12, 7, 3, 8, 5], 1), "s32": ([-4, -9, -2, -7, -3, -8, -5], 0)}
+PARTS |= {"b32": ([0xFF, 0x7F, 0x3F, 0xFB, 0xF7, 0xEF, 0x5F], 0x80)}
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "expected"),
+    [
+        ("add", "u32", 47),
+        ("add", "s32", -38),
+        ("min", "u32", 3),
+        ("max", "s32", -2),
+        ("max", "u32", 12),
+        ("min", "s32", -9),
+        ("and", "b32", 0x03),
+        ("or", "b32", 0xFF),
+        ("xor", "b32", 0xFF ^ 0x7F ^ 0x3F ^ 0xFB ^ 0xF7 ^ 0xEF ^ 0x5F),
+    ],
+)
+def test_reductions_over_members_alone(name, kind, expected):
+    members, rest = PARTS[kind]
+    values = np.array([*members, *[rest] * 25])
+    inside = f"redux.sync.{name}.{kind} %d, %a, 0x7f;"
+    found = evaluate(
+        "mov.u32 %d, 77;" + SPLIT.format(count=7, inside=inside), kind, [(kind, values)]
+    )
+    assert list(found) == [expected] * 7 + [77] * 25
+
+
+@pytest.mark.parametrize(
+    ("mode", "others", "expected"),
+    [("all", 0, 1), ("any", 1, 0), ("uni", 1, 1), ("uni", 0, 1), ("ballot", 1, 0)],
+)
+def test_votes_of_others_do_not_count(mode, others, expected):
+    """Seven threads say the same, the others the opposite."""
+    own = 1 if mode == "all" else 0
+    values = np.array([own] * 7 + [others] * 25)
+    kind, result = ("b32", "%d") if mode == "ballot" else ("pred", "%q")
+    inside = f"""setp.ne.u32 %q, %a, 0; vote.sync.{mode}.{kind} {result}, %q, 0x7f;
+    {"" if mode == "ballot" else "selp.u32 %d, 1, 0, %q;"}"""
+    body = "mov.u32 %d, 9; setp.ne.u32 %q, %a, 0;" + SPLIT.format(count=7, inside=inside)
+    np.testing.assert_array_equal(
+        evaluate(body, "u32", [("u32", values)]), [expected] * 7 + [9] * 25
+    )
+
+
+@pytest.mark.parametrize(
+    "inside",
+    ["bar.warp.sync 0x3f;", "vote.sync.any.pred %p, %p, 0x3f;", "redux.sync.add.u32 %x, %x, 0x3f;"],
+)
+def test_who_is_not_named_may_not_take_part(inside):
+    with pytest.raises(KernelFailure, match="its member mask does not name") as caught:
+        run_body(
+            "mov.u32 %x, 1;" + SPLIT.format(count=7, inside=inside),
+            [np.zeros(1)],
+            declarations=".reg .pred %p; .reg .b32 %x;",
+        )
+    assert caught.value.thread == (6, 0, 0)
+
+
+def test_a_shuffle_from_who_does_not_take_part():
+    inside = "shfl.sync.down.b32 %x, %thread, 1, 31, 0x7f;"
+    with pytest.raises(KernelFailure, match="reads lane 7, which does not execute it") as caught:
+        run_body(
+            SPLIT.format(count=7, inside=inside),
+            [np.zeros(1)],
+            declarations=".reg .pred %p; .reg .b32 %x;",
+        )
+    assert caught.value.thread == (6, 0, 0)
