@@ -83,18 +83,20 @@ IPluginCreatorV3One* creator(int32_t op) {
   return static_cast<IPluginCreatorV3One*>(getCreators(count)[op]);
 }
 
-IPluginV3* create(int32_t op, const Attributes& attributes) {
+using Plugin = std::unique_ptr<IPluginV3>;  // TensorRT owns what creators make
+
+Plugin create(int32_t op, const Attributes& attributes) {
   std::vector<PluginField> fields = parser_fields(attributes);
   PluginFieldCollection collection{static_cast<int32_t>(fields.size()), fields.data()};
-  return creator(op)->createPlugin("node", &collection, TensorRTPhase::kBUILD);
+  return Plugin(creator(op)->createPlugin("node", &collection, TensorRTPhase::kBUILD));
 }
 
-IPluginV3OneBuild* build_part(IPluginV3* plugin) {
+IPluginV3OneBuild* build_part(const Plugin& plugin) {
   return static_cast<IPluginV3OneBuild*>(
       plugin->getCapabilityInterface(PluginCapabilityType::kBUILD));
 }
 
-IPluginV3OneRuntime* runtime_part(IPluginV3* plugin) {
+IPluginV3OneRuntime* runtime_part(const Plugin& plugin) {
   return static_cast<IPluginV3OneRuntime*>(
       plugin->getCapabilityInterface(PluginCapabilityType::kRUNTIME));
 }
@@ -173,7 +175,8 @@ void show_shapes(int32_t op) {
     inputs.push_back(dims);
   }
   DimsExprs output{};
-  IPluginV3OneBuild* build = build_part(create(op, kTwoBits));
+  const Plugin plugin = create(op, kTwoBits);
+  IPluginV3OneBuild* build = build_part(plugin);
   const int32_t status = build->getOutputShapes(inputs.data(), static_cast<int32_t>(inputs.size()),
                                                 nullptr, 0, &output, 1, builder);
   std::printf("shape %d %d", op, status);
@@ -187,7 +190,8 @@ void show_shapes(int32_t op) {
 void show_formats(int32_t op) {
   constexpr DataType kTypes[] = {DataType::kFLOAT, DataType::kHALF, DataType::kINT8,
                                  DataType::kINT32, DataType::kBF16};
-  IPluginV3OneBuild* build = build_part(create(op, kTwoBits));
+  const Plugin plugin = create(op, kTwoBits);
+  IPluginV3OneBuild* build = build_part(plugin);
   const auto reference = dynamic(described(op, DataType::kHALF), true);
   std::vector<std::vector<DataType>> open{{}};
   const int32_t inputs = static_cast<int32_t>(reference.size()) - 1;
@@ -225,7 +229,7 @@ void show_formats(int32_t op) {
 void show_tactics(int32_t op, DataType element) {
   const auto tensors = described(op, element);
   const int32_t inputs = static_cast<int32_t>(tensors.size()) - 1;
-  IPluginV3* plugin = create(op, kTwoBits);
+  const Plugin plugin = create(op, kTwoBits);
   std::vector<int32_t> tactics;
   for (bool fill_opt : {false, true}) {
     const auto in = dynamic(tensors, fill_opt);
@@ -241,7 +245,7 @@ void show_tactics(int32_t op, DataType element) {
   void* output = reinterpret_cast<void*>(0x9000);
   tactics.push_back(0);  // what an engine without tactics has
   for (int32_t tactic : tactics) {
-    IPluginV3* clone = runtime_part(plugin)->attachToContext(nullptr);
+    const Plugin clone(runtime_part(plugin)->attachToContext(nullptr));
     IPluginV3OneRuntime* runtime = runtime_part(clone);
     const int32_t set = runtime->setTactic(tactic);
     const int32_t shape = runtime->onShapeChange(tensors.data(), inputs, &tensors[inputs], 1);
@@ -250,18 +254,16 @@ void show_tactics(int32_t op, DataType element) {
     const vq4dit::Kernel* kernel = tactic ? vq4dit::find_kernel(tactic) : nullptr;
     std::printf("enqueue %d %d %s %d %d %d\n", op, static_cast<int>(element),
                 kernel ? kernel->name : "default", set, shape, status);
-    delete clone;
   }
   std::printf("unknown-tactic %d\n", runtime_part(plugin)->setTactic(7));
-  delete plugin;
 }
 
 void show_round_trip(int32_t op) {
   Attributes attributes = kTwoBits;
   if (op == 0) attributes.activation = "gelu_tanh";
-  IPluginV3* plugin = create(op, attributes);
+  const Plugin plugin = create(op, attributes);
   PluginFieldCollection const* stored = runtime_part(plugin)->getFieldsToSerialize();
-  IPluginV3* again = creator(op)->createPlugin("node", stored, TensorRTPhase::kRUNTIME);
+  const Plugin again(creator(op)->createPlugin("node", stored, TensorRTPhase::kRUNTIME));
   PluginFieldCollection const* back = runtime_part(again)->getFieldsToSerialize();
   bool same = stored->nbFields == back->nbFields;
   for (int32_t i = 0; same && i < stored->nbFields; ++i) {

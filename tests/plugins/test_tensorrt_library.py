@@ -238,6 +238,15 @@ def test_without_a_driver(build):
     assert ["vq4dit:", "libcuda.so.1", "was", "not", "found;"] in [w[:5] for w in found["log"]]
 
 
+def test_no_sanitizer_complains(kernels_folder, fake_driver, tmp_path):
+    """Addresses, leaks and undefined behaviour, in all that the harness calls."""
+    flags = "-fsanitize=address,undefined -fno-sanitize-recover=undefined -g"
+    more = {"VQ4DIT_HARNESS": HERE / "tensorrt_harness.cc", "CMAKE_CXX_FLAGS": flags}
+    configure(tmp_path, ROOTS[-1], kernels_folder, more)
+    run(["cmake", "--build", str(tmp_path), "--target", "vq4dit_tensorrt_harness"])
+    assert "creator" in harness(tmp_path, LD_LIBRARY_PATH=fake_driver)
+
+
 def test_library_needs_neither_tensorrt_nor_cuda(build):
     told = subprocess.run(
         ["readelf", "-d", build / "libvq4dit_tensorrt.so"], capture_output=True, text=True
