@@ -31,13 +31,11 @@ from machine import machine
 from onnx import helper
 
 from vq4dit.plugins import (
-    CONFIGURATIONS,
     Layout,
     available_isas,
-    default_group_order,
     ort_library_path,
 )
-from vq4dit.plugins.layout import AssignmentLayout
+from vq4dit.plugins.layout import AssignmentLayout, layout_from_bits
 from vq4dit.plugins.packing import pack_assignments
 from vq4dit.plugins.reference import codebook_decode
 from vq4dit.plugins.schema import CODEBOOK_GEMM, DOMAIN, VERSION, attributes_from_layout
@@ -90,17 +88,11 @@ def measure_case(
 ) -> list[Row]:
     """One row per implementation for x (m, k) times a weight (n, k)."""
     rng = np.random.default_rng(0)
-    codebook_size, sub_vector_len = CONFIGURATIONS[2]
-    layout = Layout(
-        in_features=k,
-        codebook_size=codebook_size,
-        sub_vector_len=sub_vector_len,
-        group_order=default_group_order(k, sub_vector_len),
-        assignment_layout=AssignmentLayout.FOUR_MAJOR,
-    )
+    layout = layout_from_bits(k, 2, AssignmentLayout.FOUR_MAJOR)
     x = rng.standard_normal((m, k), dtype=np.float32)
-    codebook = rng.standard_normal((1, codebook_size, sub_vector_len), dtype=np.float32)
-    indices = rng.integers(0, codebook_size, (n, layout.num_sub_vectors))
+    shape = (1, layout.codebook_size, layout.sub_vector_len)
+    codebook = rng.standard_normal(shape, dtype=np.float32)
+    indices = rng.integers(0, layout.codebook_size, (n, layout.num_sub_vectors))
     weights = {
         "codebook": codebook,
         "assignments": pack_assignments(indices, layout),

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vq4dit.model_config import ModelConfig
-from vq4dit.plugins import CONFIGURATIONS, Layout, QuantizedLayer, default_group_order
+from vq4dit.plugins import QuantizedLayer
+from vq4dit.plugins.layout import layout_from_bits
 from vq4dit.plugins.packing import pack_assignments
 
 
@@ -30,17 +31,12 @@ class RandomWeights:
         if self.bits is None or name not in shapes:
             return None
         rows, columns = shapes[name]
-        codebook_size, length = CONFIGURATIONS[self.bits]
-        layout = Layout(
-            in_features=columns,
-            codebook_size=codebook_size,
-            sub_vector_len=length,
-            group_order=default_group_order(columns, length),
-        )
+        layout = layout_from_bits(columns, self.bits)
         rng = self._rng(name)
         groups = 3 if name.endswith("attn.qkv") else 1
-        codebook = rng.standard_normal((groups, codebook_size, length)) / np.sqrt(columns)
-        indices = rng.integers(0, codebook_size, (rows, layout.num_sub_vectors))
+        shape = (groups, layout.codebook_size, layout.sub_vector_len)
+        codebook = rng.standard_normal(shape) / np.sqrt(columns)
+        indices = rng.integers(0, layout.codebook_size, (rows, layout.num_sub_vectors))
         return QuantizedLayer(
             codebook=codebook.astype(np.float16),
             assignments=pack_assignments(indices, layout),

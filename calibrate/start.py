@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from vq4dit.plugins.layout import CONFIGURATIONS, Layout, default_group_order
+from vq4dit.plugins.layout import Layout, layout_from_bits
 from vq4dit.plugins.packing import column_order
 
 from .candidates import nearest_candidates, starting_logits
@@ -37,14 +37,8 @@ def layer_spec(name: str, shape: tuple[int, int], bits: int) -> LayerSpec:
         shape: (O, I) of its weight.
         bits: 1, 2, 3 or 4, a key of CONFIGURATIONS.
     """
-    codebook_size, length = CONFIGURATIONS[bits]
-    layout = Layout(
-        in_features=shape[1],
-        codebook_size=codebook_size,
-        sub_vector_len=length,
-        group_order=default_group_order(shape[1], length),
-    )
-    return LayerSpec(layout=layout, row_groups=3 if name.endswith("attn.qkv") else 1)
+    row_groups = 3 if name.endswith("attn.qkv") else 1
+    return LayerSpec(layout=layout_from_bits(shape[1], bits), row_groups=row_groups)
 
 
 def start_layer(

@@ -198,3 +198,25 @@ class Layout:
             f"{self.in_features}, codebook_size {self.codebook_size}, sub_vector_len "
             f"{self.sub_vector_len}, layout {self.assignment_layout.name.lower()}"
         )
+
+
+def layout_from_bits(
+    in_features: int, bits: int, assignment_layout: AssignmentLayout = AssignmentLayout.ROWS
+) -> Layout:
+    """The layout of a named configuration, in the column order that GPUs read best.
+
+    Args:
+        in_features: I, columns of the weight.
+        bits: a key of CONFIGURATIONS.
+        assignment_layout: order of the packed bytes.
+    Raises:
+        ShapeError: sub-vectors of this configuration do not fill I columns.
+    """
+    codebook_size, sub_vector_len = CONFIGURATIONS[bits]
+    return Layout(
+        in_features=in_features,
+        codebook_size=codebook_size,
+        sub_vector_len=sub_vector_len,
+        group_order=default_group_order(in_features, sub_vector_len),
+        assignment_layout=assignment_layout,
+    )

@@ -11,7 +11,7 @@ from vq4dit.calibrate.artifact import Artifact
 from vq4dit.calibrate.dit import DiT
 from vq4dit.calibrate.layer import VQLinear
 from vq4dit.model_config import ModelConfig
-from vq4dit.plugins import CONFIGURATIONS, Layout, default_group_order
+from vq4dit.plugins.layout import layout_from_bits
 
 TINY = ModelConfig(
     input_size=4, patch_size=2, in_channels=4, hidden_size=32, depth=2, num_heads=2, num_classes=3
@@ -45,14 +45,9 @@ def save_checkpoint(path: Path, config: ModelConfig = TINY, seed: int = 0) -> Pa
 
 def random_vq_linear(bits=2, row_groups=3, candidates=2, rows=12, columns=64, seed=0):
     """A soft VQLinear with random codewords, candidates and ratios."""
-    size, length = CONFIGURATIONS[bits]
     generator = torch.Generator().manual_seed(seed)
-    layout = Layout(
-        in_features=columns,
-        codebook_size=size,
-        sub_vector_len=length,
-        group_order=default_group_order(columns, length),
-    )
+    layout = layout_from_bits(columns, bits)
+    size, length = layout.codebook_size, layout.sub_vector_len
     shape = (rows, layout.num_sub_vectors, candidates)
     return VQLinear(
         codebook=torch.randn(row_groups, size, length, generator=generator).half().float(),

@@ -19,7 +19,7 @@ import numpy as np
 from .errors import OptionError, ShapeError
 from .model_config import PRESETS, ModelConfig
 from .plugins.layer import QuantizedLayer
-from .plugins.layout import CONFIGURATIONS, Layout, default_group_order
+from .plugins.layout import CONFIGURATIONS, Layout, layout_from_bits
 from .weight_source import WeightSource
 
 MIB = 1 << 20
@@ -149,16 +149,10 @@ def size_from_shapes(
     if bits not in CONFIGURATIONS:
         raise OptionError(f"bits is {bits}, needed one of {sorted(CONFIGURATIONS)}")
     groups = {_THREE_PART_LINEAR: 3, **(row_groups or {})}
-    codebook_size, sub_vector_len = CONFIGURATIONS[bits]
     layers = []
     for name, (out_features, in_features) in config.block_linear_shapes().items():
         try:
-            layout = Layout(
-                in_features=in_features,
-                codebook_size=codebook_size,
-                sub_vector_len=sub_vector_len,
-                group_order=default_group_order(in_features, sub_vector_len),
-            )
+            layout = layout_from_bits(in_features, bits)
         except ShapeError as error:
             raise OptionError(f"{name} cannot be quantized to {bits} bits: {error}") from None
         kind = name.split(".", 2)[2]

@@ -12,21 +12,17 @@ from vq4dit import atomic_file
 from vq4dit.calibrate.artifact import Artifact, ArtifactInfo, save_artifact
 from vq4dit.calibrate.source import open_weights
 from vq4dit.errors import ArtifactError
-from vq4dit.plugins import CONFIGURATIONS, Layout, QuantizedLayer, default_group_order
+from vq4dit.plugins import Layout, QuantizedLayer
+from vq4dit.plugins.layout import layout_from_bits
 from vq4dit.plugins.packing import pack_assignments
 
 
 def _content(bits=2, seed=0):
     rng = np.random.default_rng(seed)
     layers, layouts = {}, {}
-    size, length = CONFIGURATIONS[bits]
     for name, (rows, columns) in TINY.block_linear_shapes().items():
-        layout = Layout(
-            in_features=columns,
-            codebook_size=size,
-            sub_vector_len=length,
-            group_order=default_group_order(columns, length),
-        )
+        layout = layout_from_bits(columns, bits)
+        size, length = layout.codebook_size, layout.sub_vector_len
         groups = 3 if name.endswith("qkv") else 1
         indices = rng.integers(0, size, (rows, layout.num_sub_vectors))
         layouts[name] = layout

@@ -6,7 +6,7 @@ import pytest
 
 from vq4dit.errors import ShapeError
 from vq4dit.plugins import CONFIGURATIONS, GroupOrder, Layout, default_group_order
-from vq4dit.plugins.layout import PORTABLE_LAYOUTS
+from vq4dit.plugins.layout import PORTABLE_LAYOUTS, AssignmentLayout, layout_from_bits
 
 
 @pytest.mark.parametrize(
@@ -76,3 +76,14 @@ def test_configurations_have_their_bits_per_weight(bits):
     codebook_size, sub_vector_len = CONFIGURATIONS[bits]
     layout = Layout(in_features=1152, codebook_size=codebook_size, sub_vector_len=sub_vector_len)
     assert 8 * layout.bytes_per_row / layout.in_features == bits
+
+
+@pytest.mark.parametrize("bits", CONFIGURATIONS)
+def test_layout_of_a_named_configuration(bits):
+    layout = layout_from_bits(1152, bits, AssignmentLayout.FOUR_MAJOR)
+    assert (layout.codebook_size, layout.sub_vector_len) == CONFIGURATIONS[bits]
+    assert layout.group_order == default_group_order(1152, layout.sub_vector_len)
+    assert layout.assignment_layout is AssignmentLayout.FOUR_MAJOR
+    assert layout_from_bits(8, bits).assignment_layout is AssignmentLayout.ROWS
+    with pytest.raises(ShapeError, match="9"):
+        layout_from_bits(9, bits)
