@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from vq4dit.plugins import Layout, ort_library_path
+from vq4dit.plugins.layout import AssignmentLayout, layout_from_bits
 from vq4dit.plugins.packing import pack_assignments
 from vq4dit.plugins.schema import (
     CODEBOOK_DECODE,
@@ -50,6 +51,22 @@ def random_layer(
         assignments=pack_assignments(indices, layout),
         bias=rng.standard_normal(out_features, dtype=np.float32),
     )
+
+
+def layout_of(bits: int, in_features: int, **changes) -> Layout:
+    """A named configuration as the CPU library reads it, with some fields changed."""
+    layout = layout_from_bits(in_features, bits, AssignmentLayout.FOUR_MAJOR)
+    return replace(layout, **changes)
+
+
+def random_x(*shape: int, seed: int = 1) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
+
+
+def relative_error(found: np.ndarray, expected: np.ndarray) -> float:
+    """Frobenius norm of the difference over that of the expected."""
+    assert found.shape == expected.shape
+    return float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
 
 
 def one_op_model(

@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 import tolerances
 from op_models import (
+    layout_of,
     one_op_model,
     ort_session,
     random_layer,
+    random_x,
+    relative_error,
     require_ort_library,
     run_gemm,
     run_residual,
@@ -26,31 +29,10 @@ pytestmark = pytest.mark.ort
 EVERY_ISA = pytest.mark.parametrize("isa", available_isas())
 
 
-def _layout(bits, in_features, **changes):
-    codebook_size, sub_vector_len = CONFIGURATIONS[bits]
-    layout = Layout(
-        in_features=in_features,
-        codebook_size=codebook_size,
-        sub_vector_len=sub_vector_len,
-        group_order=default_group_order(in_features, sub_vector_len),
-        assignment_layout=AssignmentLayout.FOUR_MAJOR,
-    )
-    return replace(layout, **changes)
-
-
-def _x(*shape, seed=1):
-    return np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
-
-
 def _reference(layer, x, **kwargs):
     return codebook_gemm_int8(
         x, layer.codebook, layer.assignments, layer.bias, layout=layer.layout, **kwargs
     )
-
-
-def _relative_error(found, expected):
-    assert found.shape == expected.shape
-    return float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
 
 
 @EVERY_ISA
@@ -60,13 +42,13 @@ def test_every_layout(bits, assignment_layout, isa):
     own = default_group_order(96, CONFIGURATIONS[bits][1])
     for order in {GroupOrder.CONTIGUOUS, own}:
         for in_features, out_features in ((96, 64), (160, 150), (96, 2)):
-            layout = _layout(
+            layout = layout_of(
                 bits, in_features, group_order=order, assignment_layout=assignment_layout
             )
             layer = random_layer(layout, out_features, row_groups=2, seed=in_features)
-            x = _x(1, 13, in_features)
+            x = random_x(1, 13, in_features)
             found = run_gemm(layer, x, accuracy="int8", isa=isa)
-            assert _relative_error(found, _reference(layer, x)) <= tolerances.FP32_RELATIVE
+            assert relative_error(found, _reference(layer, x)) <= tolerances.FP32_RELATIVE
 
 
 @EVERY_ISA
@@ -80,26 +62,26 @@ def test_awkward_sizes(codebook_size, sub_vector_len, isa):
             assignment_layout=AssignmentLayout.FOUR_MAJOR,
         )
         layer = random_layer(layout, 70, seed=count)
-        x = _x(2, 5, layout.in_features)
+        x = random_x(2, 5, layout.in_features)
         found = run_gemm(layer, x, accuracy="int8", isa=isa, activation="gelu_tanh")
         expected = _reference(layer, x, activation="gelu_tanh")
-        assert _relative_error(found, expected) <= tolerances.FP32_RELATIVE
+        assert relative_error(found, expected) <= tolerances.FP32_RELATIVE
 
 
 @EVERY_ISA
 def test_gate_and_residual(isa):
-    layer = random_layer(_layout(2, 64), 70)
-    x, gate, residual = _x(2, 5, 64), _x(2, 70, seed=2), _x(2, 5, 70, seed=3)
+    layer = random_layer(layout_of(2, 64), 70)
+    x, gate, residual = random_x(2, 5, 64), random_x(2, 70, seed=2), random_x(2, 5, 70, seed=3)
     found = run_residual(layer, x, gate, residual, accuracy="int8", isa=isa)
     expected = residual + gate[:, None] * _reference(layer, x)
-    assert _relative_error(found, expected) <= tolerances.FP32_RELATIVE
+    assert relative_error(found, expected) <= tolerances.FP32_RELATIVE
 
 
 @EVERY_ISA
 @pytest.mark.parametrize("bits", CONFIGURATIONS)
 def test_a_row_does_not_depend_on_its_batch_or_on_threads(bits, isa):
-    layer = random_layer(_layout(bits, 64), 140, row_groups=2)
-    x = _x(1, 201, 64)
+    layer = random_layer(layout_of(bits, 64), 140, row_groups=2)
+    x = random_x(1, 201, 64)
     model = one_op_model(CODEBOOK_GEMM, {"x": x, **layer.weights}, layer.layout)
     session = ort_session(model, accuracy="int8", isa=isa)
     (whole,) = session.run(None, {"x": x})
@@ -112,8 +94,8 @@ def test_a_row_does_not_depend_on_its_batch_or_on_threads(bits, isa):
 
 
 def test_one_row_per_sample_keeps_the_fast_mode():
-    layer = random_layer(_layout(2, 64), 70)
-    x = _x(3, 64)
+    layer = random_layer(layout_of(2, 64), 70)
+    x = random_x(3, 64)
     fast = run_gemm(layer, x, accuracy="fast")
     np.testing.assert_array_equal(run_gemm(layer, x, accuracy="int8"), fast)
     assert np.any(run_gemm(layer, x[None], accuracy="int8") != fast)
@@ -121,8 +103,8 @@ def test_one_row_per_sample_keeps_the_fast_mode():
 
 @pytest.mark.parametrize("constants", [(), ("codebook", "assignments", "bias")])
 def test_what_is_not_finite_stays_visible_in_its_row_only(constants):
-    layer = random_layer(_layout(2, 64), 70)
-    clean = _x(1, 9, 64)
+    layer = random_layer(layout_of(2, 64), 70)
+    clean = random_x(1, 9, 64)
     spoiled = clean.copy()
     spoiled[0, 2, 5], spoiled[0, 7, 63] = np.nan, -np.inf
     inputs = {"x": clean, **layer.weights}
@@ -139,10 +121,10 @@ def test_what_is_not_finite_stays_visible_in_its_row_only(constants):
 
 
 def test_a_broken_codebook_and_tiny_rows():
-    layer = random_layer(_layout(2, 64), 70, row_groups=2)
+    layer = random_layer(layout_of(2, 64), 70, row_groups=2)
     codebook = layer.codebook.copy()
     codebook[1, 17, 2] = np.inf
-    found = run_gemm(replace(layer, codebook=codebook), _x(1, 3, 64), accuracy="int8")
+    found = run_gemm(replace(layer, codebook=codebook), random_x(1, 3, 64), accuracy="int8")
     assert np.isnan(found[..., 35:]).all() and np.isfinite(found[..., :35]).all()
     tiny = np.full((1, 3, 64), 1e-38, np.float32)
     np.testing.assert_array_equal(
@@ -152,10 +134,10 @@ def test_a_broken_codebook_and_tiny_rows():
 
 @pytest.mark.parametrize("in_features, out_features", [(1152, 3456), (4608, 1152)])
 def test_error_on_the_shapes_of_dit_xl(in_features, out_features):
-    layer = random_layer(_layout(2, in_features), out_features)
-    x = _x(2, 40, in_features)
+    layer = random_layer(layout_of(2, in_features), out_features)
+    x = random_x(2, 40, in_features)
     found = run_gemm(layer, x, accuracy="int8")
     expected = codebook_gemm(
         x.astype(np.float64), layer.codebook, layer.assignments, layer.bias, layout=layer.layout
     )
-    assert _relative_error(found, expected) <= tolerances.INT8_RELATIVE
+    assert relative_error(found, expected) <= tolerances.INT8_RELATIVE

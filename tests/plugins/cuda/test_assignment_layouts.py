@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support_cuda import QUANTIZATIONS
 
 from vq4dit.errors import ShapeError
 from vq4dit.plugins.bit_packing import from_int8
@@ -14,18 +15,6 @@ from vq4dit.plugins.packing import (
     change_assignment_layout,
     pack_assignments,
     unpack_assignments,
-)
-
-#: (codebook_size, sub_vector_len, group_order) of every quantization that has kernels.
-QUANTIZATIONS = (
-    (256, 8, GroupOrder.MMA32),
-    (256, 4, GroupOrder.MMA16),
-    (64, 2, GroupOrder.CONTIGUOUS),
-    (256, 2, GroupOrder.CONTIGUOUS),
-    (256, 4, GroupOrder.CONTIGUOUS),
-    (256, 8, GroupOrder.CONTIGUOUS),
-    (64, 4, GroupOrder.CONTIGUOUS),
-    (16, 2, GroupOrder.CONTIGUOUS),
 )
 
 
