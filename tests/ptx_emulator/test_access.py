@@ -30,6 +30,9 @@ def failure(body: str) -> KernelFailure:
         "@%q mov.u32 %x, 1;",
         "@!%q bra $end; $end:",
         "red.global.add.u32 [%rd0], %never;",
+        "red.global.add.u32 [%nowhere], 1;",
+        "st.global.b32 [%nowhere], 1;",
+        "stmatrix.sync.aligned.m8n8.x1.shared.b16 [%never], {%thread};",
         "cp.async.ca.shared.global [%never], [%rd0], 4;",
     ],
 )

@@ -50,6 +50,7 @@ def test_each_thread_waits_for_its_own_copies(parts, kind):
 
 
 def test_who_has_waited_may_read():
+    run(COMMIT, f"@%p {WAIT}", f"@!%p {WAIT}", OWN)
     run(COMMIT, f"@%p {WAIT}", f"@%p {OWN}")
     second = "cp.async.ca.shared.global [%mine+512], [%from], 4;"
     run(COMMIT, second, COMMIT, "cp.async.wait_group 1;", OWN, WAIT, OWN.replace("]", "+512]"))

@@ -66,8 +66,9 @@ def test_launch_bounds(directive, most):
 def test_variables_lie_apart_and_aligned():
     """Each kind of memory begins anew; every word keeps what was written to it."""
     declarations = """.reg .b32 %x, %y; .shared .b8 byte; .shared .b32 word; .shared .b64 long;
-    .local .b8 own; .local .b32 place; .extern .shared .align 16 .b8 dynamic[];"""
+    .shared .b8 last; .local .b8 own; .local .b32 place; .extern .shared .align 16 .b8 dynamic[];"""
     body = """st.shared.u8 [byte], 1; st.shared.b32 [word], 2; st.shared.v2.b32 [long], {3, 4};
+    st.shared.u8 [last], 77;
     st.shared.v4.b32 [dynamic], {5, 6, 7, 8}; st.shared.b32 [dynamic+16], 9;
     st.local.u8 [own], 1; st.local.b32 [place], 2;
     ld.shared.u8 %x, [byte]; ld.shared.b32 %y, [word]; add.u32 %x, %x, %y;
@@ -76,7 +77,7 @@ def test_variables_lie_apart_and_aligned():
     y = np.zeros(1, np.uint32)
     run_body(body, [y], block=1, declarations=declarations, shared_bytes=20)
     assert y[0] == 1 + 2 + 4 + 5
-    with pytest.raises(Exception, match="out of bounds: shared bytes 32..35 of 32"):
+    with pytest.raises(Exception, match="out of bounds: shared bytes 48..51 of 48"):
         run_body(body, [y], block=1, declarations=declarations, shared_bytes=16)
 
 

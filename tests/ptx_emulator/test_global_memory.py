@@ -115,6 +115,18 @@ def test_the_same_array_twice_is_one_buffer():
         run_body(MINE, [y, y[1:]], declarations=DECLARATIONS)
 
 
+@pytest.mark.parametrize("grid", [2, 80])
+def test_what_one_block_has_read_is_not_forgotten_for_another(grid):
+    """The first and the last block, which of 80 do not run at once, read one word; then the last
+    one, which is at peace with itself, writes it."""
+    body = f"""setp.eq.u32 %p, %all, 0; @%p ld.global.b32 %y, [%rd0]; mov.u32 %x, %ctaid.x;
+    setp.eq.u32 %p, %x, {grid - 1}; @%p ld.global.b32 %y, [%rd0]; bar.sync 0;
+    setp.eq.u32 %p, %all, {32 * grid - 32}; @%p st.global.b32 [%rd0], 1;"""
+    assert failure(body, [words(1)], block=32, grid=grid) is FailureKind.RACE
+    alone = body.replace("%all, 0;", "%all, 9999;")
+    run_body(MINE + alone, [words(1)], block=32, grid=grid, declarations=DECLARATIONS)
+
+
 #: Of four warps the first two meet at barrier 1, the others at barrier 2; then by odd and even.
 PAIRS = "shr.u32 %x, %thread, 6; add.u32 %x, %x, 1; bar.sync %x, 64;"
 CROSSED = "shr.u32 %x, %thread, 5; and.b32 %x, %x, 1; add.u32 %x, %x, 3; bar.sync %x, 64;"

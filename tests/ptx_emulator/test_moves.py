@@ -49,13 +49,14 @@ def test_constants(text, value):
 
 
 @pytest.mark.parametrize("kind", ["u8", "s8", "u16", "s16", "u32", "s32", "u64", "s64", "f32"])
-def test_loads_extend_and_stores_cut(kind):
+@pytest.mark.parametrize("load", ["ld.global", "ldu.global"])
+def test_loads_extend_and_stores_cut(load, kind):
     dtype = np.dtype(f"{kind[0].replace('s', 'i')}{int(kind[1:]) // 8}")
     values = np.array([0, 1, 100, 127, 0 if kind[0] == "u" else -1], dtype)
     y = np.zeros(5, np.int64 if kind[0] != "f" else np.float32)
     body = f"""mul.wide.u32 %at, %thread, {dtype.itemsize};
     add.s64 %at, %at, %rd0;
-    ld.global.{kind} %x, [%at];
+    {load}.{kind} %x, [%at];
     mul.wide.u32 %at, %thread, {y.itemsize};
     add.s64 %at, %at, %rd1;
     st.global.b{8 * y.itemsize} [%at], %x;"""

@@ -24,6 +24,8 @@ def test_scopes_hide_and_end():
         { .reg .b16 a; mov.b16 a, 7; { .reg .b64 a; mov.u64 a, 9; } mov.b32 b, {a, a}; }
         { mov.u32 a, 3; bra L; mov.u32 a, 4; L: add.u32 a, a, 1; }
         { bra L; mov.u32 a, 9; L: add.u32 a, a, 1; }
+        bra L; mov.u32 a, 0; L:
+        { { bra L; mov.u32 a, 9; } mov.u32 a, 8; L: }
         st.global.v2.b32 [p], {a, b};"""
     )
     y = np.zeros(2, np.uint32)

@@ -77,6 +77,15 @@ def test_a_barrier_of_one_warp_orders_no_other_ones_lanes():
     assert failure(WRITE, OF_WARP, exchange, f"@%first {OF_WARP}", WRITE).kind is FailureKind.RACE
 
 
+def test_lanes_of_the_only_warp_need_a_barrier_after_every_exchange():
+    read = "ld.shared.b32 %y, [%mirror];"
+    for barrier in (BARRIER, OF_WARP):
+        one = {"block": 32}
+        run(WRITE, barrier, read, barrier, WRITE, barrier, read, **one)
+        assert failure(WRITE, barrier, read, barrier, WRITE, read, **one).kind is FailureKind.RACE
+        assert failure(WRITE, barrier, read, barrier, read, WRITE, **one).kind is FailureKind.RACE
+
+
 #: Of four warps the first two meet at barrier 1, the others at barrier 2.
 PAIRS = "shr.u32 %y, %warp, 1; add.u32 %y, %y, 1; bar.sync %y, 64;"
 #: Warp 0 and 2 at barrier 3, warp 1 and 3 at barrier 4.
