@@ -36,6 +36,15 @@ def test_counters_wrap_at_their_limit(name, function, start):
     assert memory[0] == value
 
 
+@pytest.mark.parametrize(("name", "function"), [("inc", wrap_up), ("dec", wrap_down)])
+def test_counters_at_their_limit(name, function):
+    for start in range(6):
+        memory = np.array([start], np.uint32)
+        body = f"red.global.{name}.u32 [%rd0], 3;"
+        run_body(body, [memory], block=1, declarations=DECLARATIONS)
+        assert memory[0] == function(start, 3)
+
+
 @pytest.mark.parametrize("space", ["global", "shared", "generic shared", "generic global"])
 def test_some_threads_in_every_space(space):
     """Every third thread adds; the others keep what they had."""

@@ -173,6 +173,8 @@ def test_flushing_of_subnormals():
         "cvt.u16.f32",
         "cvt.rni.rzi.u16.f32",
         "cvt.f16.f32.u32",
+        "cvt.f16.u32",
+        "cvt.rz.f16.u32",
     ],
 )
 def test_unknown_conversions_are_refused(text):
