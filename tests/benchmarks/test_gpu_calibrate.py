@@ -1,10 +1,7 @@
 """From a results file of a (synthetic) GPU to efficiencies and a selection."""
 
-import importlib
 import json
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -14,16 +11,10 @@ from vq4dit.plugins.cuda.gpu_table import GPUS
 from vq4dit.plugins.cuda.measurement import measurements_from_rows
 from vq4dit.plugins.cuda.selection_file import read_selection
 
-FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
-
 
 @pytest.fixture(scope="module")
-def bench():
-    sys.path.insert(0, str(FOLDER))
-    try:
-        yield importlib.import_module("gpu_calibrate")
-    finally:
-        sys.path.remove(str(FOLDER))
+def bench(import_benchmark):
+    return import_benchmark("gpu_calibrate")
 
 
 def synthetic_rows(gpu, efficiencies):

@@ -1,24 +1,14 @@
 """The predictions' report: labels, ranges, and what the model says of the goals today."""
 
-import importlib
-import sys
-from pathlib import Path
-
 import pytest
 
 from vq4dit.plugins.cuda.efficiency import ASSUMED, UNCALIBRATED
 from vq4dit.plugins.cuda.gpu_table import GPUS
 
-FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
-
 
 @pytest.fixture(scope="module")
-def bench():
-    sys.path.insert(0, str(FOLDER))
-    try:
-        yield importlib.import_module("gpu_predictions")
-    finally:
-        sys.path.remove(str(FOLDER))
+def bench(import_benchmark):
+    return import_benchmark("gpu_predictions")
 
 
 def goal(bench, part):
@@ -40,8 +30,8 @@ def test_assumed_efficiencies_lie_within_their_ranges(bench):
         assert low <= getattr(ASSUMED, name) <= high
 
 
-def test_report_says_predicted_everywhere(bench):
-    text = importlib.import_module("gpu_predictions_report").render(bench.predictions())
+def test_report_says_predicted_everywhere(bench, import_benchmark):
+    text = import_benchmark("gpu_predictions_report").render(bench.predictions())
     assert UNCALIBRATED in text
     headings = [line for line in text.splitlines() if line.startswith("**") and "|" not in line]
     tables = [line for line in headings if not line.startswith(("**Question", "**All", "**The"))]

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from tiny_engine import write_tiny_engine
 
 from vq4dit.errors import OptionError
 from vq4dit.runtime import open_session
@@ -11,13 +10,6 @@ from vq4dit.runtime.pipeline import Pipeline
 pytestmark = pytest.mark.ort
 
 LABELS = [3, 1, 4, 1, 5]
-
-
-@pytest.fixture(scope="module")
-def engine_dir(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("engines") / "tiny"
-    write_tiny_engine(directory)
-    return directory
 
 
 @pytest.fixture

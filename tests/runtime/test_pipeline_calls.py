@@ -20,13 +20,6 @@ LABELS = [3, 1, 4, 1, 5, 9, 2, 6]
 
 
 @pytest.fixture(scope="module")
-def engine_dir(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("engines") / "tiny"
-    write_tiny_engine(directory)
-    return directory
-
-
-@pytest.fixture(scope="module")
 def pipeline(engine_dir):
     with Pipeline(engine_dir, threads=1) as opened:
         yield opened

@@ -4,37 +4,15 @@ import math
 
 import numpy as np
 import pytest
+from support_samplers import ALPHA_BAR, run_table, toy_model
 from tolerances import FP64_RELATIVE, SAMPLER_RELATIVE
 
 from vq4dit.errors import OptionError
 from vq4dit.runtime.samplers import SAMPLERS, coefficient_table
-from vq4dit.runtime.schedule import linear_alpha_bar, spaced_schedule
+from vq4dit.runtime.schedule import spaced_schedule
 from vq4dit.runtime.selftest import relative_error
 
-ALPHA_BAR = linear_alpha_bar()
 STEPS = [1, 2, 7, 50]
-
-
-def toy_model(x, t):
-    """A smooth eps and a learned-range output v, both of x's shape."""
-    return np.tanh(0.8 * x + t / 1000), np.sin(2 * x)
-
-
-def run_table(sampler, steps, x, noise, *, eta=0.0, learned=True):
-    """The step model's formula with a table; returns all latents and x_starts."""
-    schedule = spaced_schedule(steps, ALPHA_BAR)
-    history = np.zeros_like(x)
-    trajectory = []
-    for i, c in enumerate(coefficient_table(sampler, schedule, eta)):
-        eps, v = toy_model(x, schedule.timesteps[i])
-        f = (v + 1) / 2 if learned else 0.0
-        deviation = np.exp(0.5 * (f * c[4] + (1 - f) * c[5]))
-        x, history = (
-            c[0] * x + c[1] * eps + c[2] * history + c[3] * deviation * noise[i],
-            c[6] * x + c[7] * eps,
-        )
-        trajectory += [x, history]
-    return np.stack(trajectory)
 
 
 def run_ddpm(steps, x, noise, *, learned):

@@ -9,13 +9,12 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
+from support_samplers import ALPHA_BAR, run_table, toy_model
 from tolerances import SAMPLER_RELATIVE
 
-from vq4dit.runtime.samplers import coefficient_table
-from vq4dit.runtime.schedule import SPACINGS, linear_alpha_bar, spaced_schedule
+from vq4dit.runtime.schedule import SPACINGS, spaced_schedule
 from vq4dit.runtime.selftest import relative_error
 
-ALPHA_BAR = linear_alpha_bar()
 BETAS = {"beta_start": 1e-4, "beta_end": 0.02}
 SHAPE = (2, 3, 2, 2)
 
@@ -23,25 +22,9 @@ SHAPE = (2, 3, 2, 2)
 STEPS = [1, 2, 7, 15, 16, 50, 333, 1000]
 
 
-def toy_model(x, t):
-    """A smooth eps and a learned-range output v, both of x's shape."""
-    return np.tanh(0.8 * x + t / 1000), np.sin(2 * x)
-
-
-def ours(sampler, steps, x, noise, *, spacing="linspace", eta=0.0, learned=True):
+def ours(*args, **kwargs):
     """Latents (steps, ...) by the step model's formula."""
-    schedule = spaced_schedule(steps, ALPHA_BAR, spacing)
-    history, trajectory = np.zeros_like(x), []
-    for i, c in enumerate(coefficient_table(sampler, schedule, eta)):
-        eps, v = toy_model(x, schedule.timesteps[i])
-        f = (v + 1) / 2 if learned else 0.0
-        deviation = np.exp(0.5 * (f * c[4] + (1 - f) * c[5]))
-        x, history = (
-            c[0] * x + c[1] * eps + c[2] * history + c[3] * deviation * noise[i],
-            c[6] * x + c[7] * eps,
-        )
-        trajectory.append(x)
-    return np.stack(trajectory)
+    return run_table(*args, **kwargs)[::2]
 
 
 def in_float64(scheduler):

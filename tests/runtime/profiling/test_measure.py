@@ -30,21 +30,16 @@ QUICK = ProfileOptions(
 
 
 @pytest.fixture(scope="module")
-def engine(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("engines") / "tiny"
-    write_tiny_engine(directory)
-    return directory
-
-
-@pytest.fixture(scope="module")
-def profile(engine):
+def profile(engine_dir):
     """One run of everything but memory, with the machine's figures given."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(measure, "measure_peaks", lambda threads: PEAKS)
         patch.setattr(measure, "measure_event_cost", lambda: COST)
         told = []
         found = profile_engines(
-            [engine, engine], QUICK, progress=lambda what, done, total: told.append((done, total))
+            [engine_dir, engine_dir],
+            QUICK,
+            progress=lambda what, done, total: told.append((done, total)),
         )
     return found, told
 
@@ -79,12 +74,12 @@ def test_a_picture_is_no_shorter_than_its_steps_and_gaps(profile):
         assert len(trace.steps.seconds) == 3 and len(trace.nodes) > 20
 
 
-def test_no_layers_no_energy(engine):
+def test_no_layers_no_energy(engine_dir):
     options = ProfileOptions(
         batches=(), steps=1, warmup=0, repeats=3, image_repeats=1, threads=1, layers=False,
         memory=False, energy=False,
     )  # fmt: skip
-    document = profile_engines([engine], options).document
+    document = profile_engines([engine_dir], options).document
     result = document["engines"][0]
     assert result["name"] == "tiny" and document["comparison"] == []
     assert not {"layers", "energy", "memory", "throughput"} & set(result)
@@ -128,8 +123,8 @@ def test_needs_an_engine(tmp_path):
         profile_engines([tmp_path], QUICK)
 
 
-def test_a_pipeline_is_as_before_after_it_was_timed(engine):
-    with Pipeline(engine, threads=1) as pipeline:
+def test_a_pipeline_is_as_before_after_it_was_timed(engine_dir):
+    with Pipeline(engine_dir, threads=1) as pipeline:
         before = step_session(pipeline), decoder_session(pipeline)
         with timed(pipeline) as (steps, decodes):
             pipeline(0, steps=4)
@@ -152,34 +147,34 @@ class HookedSession:
         return [nodes() for _ in range(repeats)]
 
 
-def test_a_sessions_own_times_of_layers_are_taken(engine, monkeypatch):
+def test_a_sessions_own_times_of_layers_are_taken(engine_dir, monkeypatch):
     session = HookedSession()
     monkeypatch.setattr(layers, "step_session", lambda pipeline: session)
-    with Pipeline(engine, threads=1) as pipeline:
+    with Pipeline(engine_dir, threads=1) as pipeline:
         found, result = step_layers(pipeline, QUICK, peaks=PEAKS, event_cost=COST)
     assert session.runs == QUICK.repeats
     assert [n.duration_us for n in found.nodes] == [n.duration_us for n in nodes()]
     assert {row["part"] for row in result["parts"]} >= {"attention", "MLP", "adaLN"}
 
 
-def test_a_session_without_times_says_what_to_do(engine, monkeypatch):
+def test_a_session_without_times_says_what_to_do(engine_dir, monkeypatch):
     other = SimpleNamespace(run=lambda inputs: None)
     monkeypatch.setattr(layers, "step_session", lambda pipeline: other)
-    with Pipeline(engine, threads=1) as pipeline:
+    with Pipeline(engine_dir, threads=1) as pipeline:
         with pytest.raises(BackendUnavailable, match="does not tell the times of its layers"):
             step_layers(pipeline, QUICK, peaks=PEAKS, event_cost=COST)
 
 
-def test_providers_that_only_launch_are_not_timed(engine):
+def test_providers_that_only_launch_are_not_timed(engine_dir):
     options = ProfileOptions(providers=("CUDAExecutionProvider",), threads=1)
-    with Pipeline(engine, threads=1) as pipeline:
+    with Pipeline(engine_dir, threads=1) as pipeline:
         with pytest.raises(
             BackendUnavailable, match="CUDAExecutionProvider only how long its laun"
         ):
             step_layers(pipeline, options, peaks=PEAKS, event_cost=COST)
 
 
-def test_a_backend_without_times_is_told_and_the_rest_goes_on(engine, monkeypatch):
+def test_a_backend_without_times_is_told_and_the_rest_goes_on(engine_dir, monkeypatch):
     def refuse(*arguments, **more):
         raise BackendUnavailable("no times here")
 
@@ -189,7 +184,7 @@ def test_a_backend_without_times_is_told_and_the_rest_goes_on(engine, monkeypatc
     options = ProfileOptions(
         batches=(), steps=2, repeats=3, image_repeats=1, threads=1, memory=False
     )
-    document = profile_engines([engine], options).document
+    document = profile_engines([engine_dir], options).document
     result = document["engines"][0]
     assert result["layers"] is None and result["layers_why_not"] == "no times here"
     assert "energy" in result and "layers: no times here" in profile_text(document)
@@ -206,11 +201,11 @@ class Counter:
         return {"rail": self.joules}
 
 
-def test_energy_is_shared_out_over_steps_and_pictures(engine, monkeypatch):
+def test_energy_is_shared_out_over_steps_and_pictures(engine_dir, monkeypatch):
     monkeypatch.setattr(engine_under_test, "_ENERGY_SECONDS", 0.05)
     monkeypatch.setattr(engine_under_test, "_IDLE_SECONDS", 0.01)
     options = ProfileOptions(batch=2, steps=10, threads=1)
-    with EngineUnderTest("e", engine, options) as under_test:
+    with EngineUnderTest("e", engine_dir, options) as under_test:
         under_test.measure_energy([Counter()], [])
     row = under_test.result["energy"]["sources"][0]
     assert row["source"] == "counter" and row["num_steps"] >= 1 and row["joules"] >= 1.0
