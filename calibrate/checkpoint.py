@@ -77,7 +77,8 @@ class Checkpoint:
         self.config = _checked_config(self.path, self._tensors, metadata, options)
         self.label_names = options.label_names or _label_names(metadata)
         check_labels(self.path, self.label_names, self.config)
-        factor = options.latent_scaling_factor or metadata.get("scaling_factor")
+        told, stored = options.latent_scaling_factor, metadata.get("scaling_factor")
+        factor = stored if told is None else told
         self.latent_scaling_factor = _scaling_factor(self.path, factor)
         self._sha256: str | None = None
 
@@ -213,8 +214,10 @@ def _shape(
             f"layout (found {len(tensors)} tensors: {', '.join(some)}, ..)"
         )
     shape = tuple(tensors[name].shape)
-    if len(shape) != rank:
-        raise ArtifactError(f"{path}: {name} has shape {shape}, needed {rank} dimensions")
+    if len(shape) != rank or 0 in shape:
+        raise ArtifactError(
+            f"{path}: {name} has shape {shape}, needed {rank} dimensions, none of them empty"
+        )
     return shape
 
 

@@ -58,7 +58,7 @@ class Workspace:
         self.folder = output.parent / f".{output.name}.partial"
         path = self.folder / "settings.json"
         text = json.dumps({**settings, "format": _FORMAT}, indent=1, sort_keys=True)
-        found = path.read_text() if resume and path.is_file() else None
+        found = path.read_text(errors="replace") if resume and path.is_file() else None
         if found == text:
             return
         if found is None:

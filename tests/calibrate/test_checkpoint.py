@@ -70,6 +70,10 @@ def _damaged(state, kind):
         state[qkv] = torch.zeros(state[qkv].shape, dtype=torch.int32)
     elif kind == "tokens":
         state["pos_embed"] = torch.zeros(1, 5, 32)
+    elif kind == "no patch":
+        state["x_embedder.proj.weight"] = torch.zeros(32, 4, 0, 0)
+    elif kind == "no width":
+        state["x_embedder.proj.weight"] = torch.zeros(0, 4, 2, 2)
     elif kind == "not a DiT":
         state = {"conv.weight": torch.ones(3, 3)}
     elif kind == "no blocks":
@@ -86,6 +90,8 @@ def _damaged(state, kind):
         ("nan", r"blocks\.1\.attn\.qkv\.weight holds 1 NaN or infinite"),
         ("integer", r"is torch.int32, needed floating point"),
         ("tokens", "5 tokens, needed a square number"),
+        ("no patch", r"\(32, 4, 0, 0\), needed 4 dimensions, none of them empty"),
+        ("no width", r"\(0, 4, 2, 2\), needed 4 dimensions, none of them empty"),
         ("not a DiT", "not a DiT checkpoint"),
         ("no blocks", r"no tensor blocks\.0\.mlp\.fc1\.weight"),
     ],
@@ -154,3 +160,13 @@ def test_missing_and_foreign_paths(tmp_path):
     (tmp_path / "x.onnx").write_text("x")
     with pytest.raises(ArtifactError, match="needed an artifact"):
         open_weights(tmp_path / "x.onnx")
+
+
+@pytest.mark.parametrize("factor", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_scaling_factor_that_is_none_is_refused(tmp_path, factor):
+    path = save_checkpoint(tmp_path / "dit.safetensors")
+    with pytest.raises(ArtifactError, match="scaling factor .*, needed a positive number"):
+        Checkpoint(path, CheckpointOptions(latent_scaling_factor=factor))
+    assert (
+        Checkpoint(path, CheckpointOptions(latent_scaling_factor=0.5)).latent_scaling_factor == 0.5
+    )
