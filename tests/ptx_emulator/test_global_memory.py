@@ -34,6 +34,21 @@ def test_two_threads_may_not_write_one_word():
     run_body(MINE + many, [words(64)], block=32, grid=2, declarations=DECLARATIONS)
 
 
+@pytest.mark.parametrize(
+    "one", ["ld.global.v2.b32 {%x, %y}, [%at];", "ld.global.b64 %mine, [%at];"]
+)
+def test_all_of_a_vector_is_accessed(one):
+    """Block 0 accesses both words of a pair, block 1 the second one alone."""
+    first = "setp.eq.u32 %p, %block, 0; mov.u64 %at, %rd0;"
+    two = one.replace("ld.", "st.").replace("{%x, %y}, [%at]", "[%at], {%x, %x}")
+    two = two.replace("%mine, [%at]", "[%at], %mine")
+    for access in (one, two):
+        body = f"{first} @%p {access} setp.eq.u32 %p, %block, 1; @%p st.global.b32 [%rd0+4], 1;"
+        assert failure(body, [words(4)], block=1, grid=2) is FailureKind.RACE
+        apart = body.replace("[%rd0+4]", "[%rd0+8]")
+        run_body(MINE + apart, [words(4)], block=1, grid=2, declarations=DECLARATIONS)
+
+
 def test_halves_of_a_word_do_not_race():
     y = np.zeros(64, np.uint16)
     body = "mad.wide.u32 %at, %all, 2, %rd0; st.global.u16 [%at], %all;"
