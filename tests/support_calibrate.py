@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -10,11 +11,36 @@ from safetensors.torch import save_file
 from vq4dit.calibrate.artifact import Artifact
 from vq4dit.calibrate.dit import DiT
 from vq4dit.calibrate.layer import VQLinear
+from vq4dit.calibrate.recipe import RECIPES
 from vq4dit.model_config import ModelConfig
 from vq4dit.plugins.layout import layout_from_bits
 
 TINY = ModelConfig(
     input_size=4, patch_size=2, in_channels=4, hidden_size=32, depth=2, num_heads=2, num_classes=3
+)
+
+#: The default recipe, cut to what runs; and to what makes a tiny model better.
+QUICK = replace(
+    RECIPES["vq4dit"],
+    kmeans_iterations=2,
+    soft_steps=4,
+    batch_size=8,
+    distill_steps=4,
+    distill_batch_size=8,
+    num_trajectories=2,
+    trajectory_steps=4,
+    pool_tokens=64,
+)
+LONGER = replace(
+    QUICK,
+    kmeans_iterations=3,
+    soft_steps=8,
+    batch_size=16,
+    distill_steps=30,
+    distill_batch_size=16,
+    num_trajectories=4,
+    trajectory_steps=6,
+    pool_tokens=256,
 )
 
 

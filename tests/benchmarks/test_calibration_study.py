@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors.torch import save_file
-from support_calibrate import TINY, random_state
+from support_calibrate import QUICK, TINY, random_state
 
 from vq4dit import demo
 from vq4dit.calibrate.recipe import RECIPES
@@ -21,16 +21,14 @@ FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
 
 #: As many inputs as a group of round-to-nearest has, and the demonstration model's VAE and labels.
 SMALL = replace(TINY, input_size=8, hidden_size=64, depth=1, num_classes=10)
-QUICK = replace(
-    RECIPES["vq4dit"],
+SHORT = replace(
+    QUICK,
     kmeans_iterations=1,
     soft_steps=2,
     batch_size=4,
     distill_steps=2,
     distill_batch_size=4,
-    num_trajectories=2,
     trajectory_steps=2,
-    pool_tokens=64,
 )
 OURS = "vq4dit-2bit-n2-seed0-steps2"
 
@@ -57,7 +55,7 @@ def study(imported, monkeypatch, tmp_path):
     checkpoint = tmp_path / "dit.safetensors"
     save_file(random_state(SMALL), checkpoint, metadata=metadata)
     program = imported("calibration")
-    monkeypatch.setitem(RECIPES, "vq4dit", QUICK)
+    monkeypatch.setitem(RECIPES, "vq4dit", SHORT)
     options = ["--num-images", "20", "--steps", "2", "3", "--threads", "1"]
     for option, name in (
         ("--checkpoint", "dit.safetensors"),
@@ -110,7 +108,7 @@ def test_rows_are_measured_once(study, imported, monkeypatch, tmp_path, capsys):
     assert to_do.split()[1:3] == ["to", "do"]
     assert float(to_do.split()[3]) >= 0
 
-    monkeypatch.setitem(RECIPES, "vq4dit", replace(QUICK, distill_steps=3))
+    monkeypatch.setitem(RECIPES, "vq4dit", replace(SHORT, distill_steps=3))
     study("--list", "--rows", OURS)  # other settings: the row does not stand any more
     assert "to do" in capsys.readouterr().out
 

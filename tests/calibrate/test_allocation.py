@@ -6,7 +6,7 @@ from itertools import product
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support_calibrate import TINY, save_checkpoint
+from support_calibrate import QUICK, TINY, save_checkpoint
 
 from vq4dit.accounting import size_from_shapes, size_from_weights
 from vq4dit.calibrate.allocation import Option, allocate_bits, solve
@@ -18,16 +18,8 @@ from vq4dit.cli import main
 from vq4dit.errors import OptionError
 from vq4dit.model_config import PRESETS
 
-QUICK = replace(
-    RECIPES["vq4dit"],
-    kmeans_iterations=2,
-    soft_steps=2,
-    batch_size=4,
-    distill_steps=2,
-    distill_batch_size=4,
-    num_trajectories=2,
-    trajectory_steps=4,
-    pool_tokens=32,
+SHORT = replace(
+    QUICK, soft_steps=2, batch_size=4, distill_steps=2, distill_batch_size=4, pool_tokens=32
 )
 
 #: Wide enough that assignments, not codebooks, are most of a linear's bytes.
@@ -145,7 +137,7 @@ def test_dense_linears_count_against_the_budget():
 def test_impossible_wishes_are_refused_before_any_work(tmp_path, values, message):
     checkpoint = save_checkpoint(tmp_path / "dit.safetensors", WIDE)
     with pytest.raises(OptionError, match=message):
-        calibrate(checkpoint, tmp_path / "x.vq.safetensors", recipe=QUICK, **values)
+        calibrate(checkpoint, tmp_path / "x.vq.safetensors", recipe=SHORT, **values)
     assert [p.name for p in tmp_path.iterdir()] == ["dit.safetensors"]
 
 
@@ -156,7 +148,7 @@ def mixed(tmp_path_factory):
     checkpoint = save_checkpoint(folder / "dit.safetensors", WIDE)
     keep = (("blocks.0.attn.proj", "fp16"), ("blocks.2.mlp.fc2", "4"))
     path = folder / "x.vq.safetensors"
-    summary = calibrate(checkpoint, path, recipe=QUICK, keep=keep, target_bits=3.0)
+    summary = calibrate(checkpoint, path, recipe=SHORT, keep=keep, target_bits=3.0)
     return checkpoint, path, summary
 
 
@@ -220,7 +212,7 @@ def test_an_interrupted_measurement_goes_on(mixed, tmp_path):
         if stage == "sensitivity":
             measured.append(done)
 
-    options = {"recipe": QUICK, "keep": keep, "target_bits": 3.0}
+    options = {"recipe": SHORT, "keep": keep, "target_bits": 3.0}
     with pytest.raises(_Stop):
         calibrate(checkpoint, output, progress=stop, **options)
     calibrate(checkpoint, output, progress=count, resume=True, **options)
@@ -242,7 +234,7 @@ def test_exceptions_need_no_budget(tmp_path):
     checkpoint = save_checkpoint(tmp_path / "dit.safetensors")
     output = tmp_path / "x.vq.safetensors"
     keep = (("blocks.1.*", "fp16"),)  # a whole block
-    summary = calibrate(checkpoint, output, recipe=QUICK, bits=3, keep=keep)
+    summary = calibrate(checkpoint, output, recipe=SHORT, bits=3, keep=keep)
     assert set(summary.weight_error) == {n for n in TINY.block_linear_shapes() if ".0." in n}
     assert set(Artifact(output).info.layouts) == set(summary.weight_error)
     assert summary.allocation is None

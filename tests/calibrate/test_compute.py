@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from support_calibrate import TINY, output_error, save_checkpoint
+from support_calibrate import LONGER, TINY, output_error, save_checkpoint
 from support_fake_cuda import fake_cuda
 
 from vq4dit.calibrate.artifact import Artifact
@@ -18,17 +18,7 @@ from vq4dit.calibrate.streamed import StreamedDiT
 from vq4dit.cli import main
 from vq4dit.errors import ArtifactError, BackendUnavailable, OptionError
 
-QUICK = replace(
-    RECIPES["vq4dit"],
-    kmeans_iterations=3,
-    soft_steps=6,
-    batch_size=16,
-    distill_steps=8,
-    distill_batch_size=16,
-    num_trajectories=4,
-    trajectory_steps=6,
-    pool_tokens=256,
-)
+QUICK = replace(LONGER, soft_steps=6, distill_steps=8)
 CUT = {"kmeans_iterations": 2, "num_trajectories": 2, "trajectory_steps": 4}
 
 

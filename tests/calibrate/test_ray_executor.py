@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import support_tasks
 import torch
-from support_calibrate import TINY, save_checkpoint
+from support_calibrate import QUICK, TINY, save_checkpoint
 from support_tasks import Number
 
 from vq4dit.calibrate.checkpoint import Checkpoint, CheckpointOptions
@@ -26,17 +26,6 @@ from vq4dit.errors import ArtifactError, BackendUnavailable, OptionError, ShapeE
 
 ray = pytest.importorskip("ray", reason="ray is not installed")
 
-QUICK = replace(
-    RECIPES["vq4dit"],
-    kmeans_iterations=2,
-    soft_steps=4,
-    batch_size=8,
-    distill_steps=4,
-    distill_batch_size=8,
-    num_trajectories=2,
-    trajectory_steps=4,
-    pool_tokens=64,
-)
 DEEP = replace(TINY, depth=3)
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from support_calibrate import (
+    LONGER,
     TINY,
     output_error,
     random_model,
@@ -18,19 +19,6 @@ from vq4dit.calibrate.recipe import RECIPES
 from vq4dit.calibrate.run import calibrate
 from vq4dit.errors import ArtifactError, OptionError
 
-#: The default recipe, cut to size.
-QUICK = replace(
-    RECIPES["vq4dit"],
-    kmeans_iterations=3,
-    soft_steps=8,
-    batch_size=16,
-    distill_steps=30,
-    distill_batch_size=16,
-    num_trajectories=4,
-    trajectory_steps=6,
-    pool_tokens=256,
-)
-
 
 @pytest.fixture
 def checkpoint(tmp_path):
@@ -43,7 +31,7 @@ WIDE = replace(TINY, hidden_size=96)
 
 def test_calibration_beats_plain_kmeans(tmp_path):
     checkpoint = save_checkpoint(tmp_path / "dit.safetensors", WIDE)
-    recipe = replace(QUICK, kmeans_iterations=10, pool_tokens=1024)
+    recipe = replace(LONGER, kmeans_iterations=10, pool_tokens=1024)
     calibrate(checkpoint, tmp_path / "k.vq.safetensors", recipe="kmeans")
     summary = calibrate(checkpoint, tmp_path / "c.vq.safetensors", recipe=recipe)
     assert output_error(tmp_path / "c.vq.safetensors") < 0.5 * output_error(
@@ -51,7 +39,7 @@ def test_calibration_beats_plain_kmeans(tmp_path):
     )
     assert summary.distill[-1] < summary.distill[0]
     assert set(summary.seconds) == {"trajectories", "blocks", "distillation"}
-    assert len(summary.soft) == 2 * QUICK.soft_steps
+    assert len(summary.soft) == 2 * LONGER.soft_steps
     assert set(summary.weight_error) == set(random_model().config.block_linear_shapes())
 
 
@@ -113,10 +101,10 @@ def test_model_scope_decides_by_ratios(checkpoint, tmp_path):
 
 def test_same_seed_same_bytes(checkpoint, tmp_path):
     for name in ("a", "b"):
-        calibrate(checkpoint, tmp_path / f"{name}.vq.safetensors", recipe=QUICK, seed=3)
+        calibrate(checkpoint, tmp_path / f"{name}.vq.safetensors", recipe=LONGER, seed=3)
     first = (tmp_path / "a.vq.safetensors").read_bytes()
     assert first == (tmp_path / "b.vq.safetensors").read_bytes()
-    calibrate(checkpoint, tmp_path / "c.vq.safetensors", recipe=QUICK, seed=4)
+    calibrate(checkpoint, tmp_path / "c.vq.safetensors", recipe=LONGER, seed=4)
     assert first != (tmp_path / "c.vq.safetensors").read_bytes()
 
 
@@ -137,7 +125,7 @@ def _stop_after(pieces):
 @pytest.mark.parametrize("pieces", [0, 6, 9, 15, 24, 33, 50])
 def test_resume_after_a_stop_gives_the_same_bytes(checkpoint, tmp_path, pieces, monkeypatch):
     monkeypatch.setattr("vq4dit.calibrate.stages._SAVE_EVERY", 5)
-    stages = _assert_resumes(checkpoint, tmp_path, QUICK, pieces)
+    stages = _assert_resumes(checkpoint, tmp_path, LONGER, pieces)
     if pieces > 30:
         assert ("distillation", 1) not in stages
 
@@ -186,21 +174,21 @@ def _assert_resumes(checkpoint, tmp_path, recipe, pieces):
 def test_resume_refuses_other_settings(checkpoint, tmp_path):
     path = tmp_path / "x.vq.safetensors"
     with pytest.raises(_Stop):
-        calibrate(checkpoint, path, recipe=QUICK, progress=_stop_after(7))
+        calibrate(checkpoint, path, recipe=LONGER, progress=_stop_after(7))
     with pytest.raises(ArtifactError, match="other settings .differing: seed"):
-        calibrate(checkpoint, path, recipe=QUICK, seed=9, resume=True)
-    calibrate(checkpoint, path, recipe=QUICK, seed=9)  # without resume it starts anew
+        calibrate(checkpoint, path, recipe=LONGER, seed=9, resume=True)
+    calibrate(checkpoint, path, recipe=LONGER, seed=9)  # without resume it starts anew
     assert Artifact(path).info.calibration["seed"] == 9
 
 
 def test_damaged_unit_is_made_again(checkpoint, tmp_path):
     path, whole = tmp_path / "x.vq.safetensors", tmp_path / "whole.vq.safetensors"
-    calibrate(checkpoint, whole, recipe=QUICK)
+    calibrate(checkpoint, whole, recipe=LONGER)
     with pytest.raises(_Stop):
-        calibrate(checkpoint, path, recipe=QUICK, progress=_stop_after(25))
+        calibrate(checkpoint, path, recipe=LONGER, progress=_stop_after(25))
     unit = tmp_path / ".x.vq.safetensors.partial" / "block-001.safetensors"
     unit.write_bytes(unit.read_bytes()[:100])
-    calibrate(checkpoint, path, recipe=QUICK, resume=True)
+    calibrate(checkpoint, path, recipe=LONGER, resume=True)
     assert path.read_bytes() == whole.read_bytes()
 
 
@@ -213,7 +201,7 @@ def test_bad_options(checkpoint, tmp_path):
     with pytest.raises(OptionError, match="does not exist"):
         calibrate(checkpoint, tmp_path / "none" / "x.vq.safetensors")
     with pytest.raises(OptionError, match="scope 'layer'"):
-        replace(QUICK, scope="layer")
+        replace(LONGER, scope="layer")
 
 
 @pytest.mark.parametrize("joint", [True, False])
