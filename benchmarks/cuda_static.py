@@ -25,7 +25,7 @@ from sass import KernelCode, read_cubin
 
 from vq4dit.json_file import write_json
 from vq4dit.plugins.cuda.compile import SMS, compile_cubin, sources
-from vq4dit.plugins.cuda.configuration import TILES, KernelConfiguration
+from vq4dit.plugins.cuda.configuration import ONLY_SM, TILES, KernelConfiguration
 from vq4dit.plugins.cuda.nvrtc import load_nvrtc
 from vq4dit.plugins.cuda.sm_limits import sm_limits
 from vq4dit.plugins.layout import CONFIGURATIONS, GroupOrder
@@ -58,6 +58,8 @@ def main() -> None:
 def configurations(sm: int) -> Iterator[KernelConfiguration]:
     """Every tile of every kernel at 2 bits; on 8.0 also the other widths, orders and epilogues."""
     for kernel, tiles in TILES.items():
+        if ONLY_SM.get(kernel) not in (None, sm):
+            continue
         for tile in tiles:
             yield KernelConfiguration(kernel=kernel, tile=tile)
     if sm != 80:

@@ -12,7 +12,8 @@ runs them, against plain float16 GEMMs of the same tile?
 cuobjdump. Loop: instructions of one warp for 64 columns of x (GEMV: of one round). Twin: the same
 kernel with W in float16, by cp.async and ldmatrix (`benchmarks/cuda_baseline/gemm_fp16.cu`).
 Triton: a plain GEMM that Triton compiles. Blocks: resident per SM by registers, threads and shared
-memory. None of these is a time. Goal: no spills, and loops at most 1.2 times a plain GEMM's.
+memory. wgmma: its loop is a round of two steps of 64 columns. None of these is a time. Goal: no
+spills, and loops at most 1.2 times a plain GEMM's.
 
 ```
 python benchmarks/cuda_static.py
@@ -29,6 +30,8 @@ def render(document: dict[str, Any]) -> str:
     lines = ["## The CUDA kernels, statically (`cuda_static.py`)", ""]
     lines += [_METHOD.format(compiler=document["compiler"])]
     lines += [f"Compute capability {_PRINTED / 10}:", "", *_table(rows, _PRINTED), ""]
+    lines += ["Kernels for 9.0 alone (HMMA: products of 64 rows by all of the tile's):", ""]
+    lines += [*_table([row for row in rows if row["kernel"] == "wgmma"], 90), ""]
     lines += ["All architectures, 2 bits:", "", *_architectures(rows), ""]
     return "\n".join(lines)
 

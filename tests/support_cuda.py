@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -73,13 +75,14 @@ def run_on_random_data(
     in_features: int,
     row_groups: int = 1,
     sequence: int = 1,
-    sm: int = 80,
+    sm: int | None = None,
     seed: int = 0,
     scale: float = 1.0,
 ) -> KernelRun:
     """Launch the kernel once, as the layer's sizes ask for it; m must be a multiple of sequence.
 
-    x is normally distributed with standard deviation `scale`.
+    x is normally distributed with standard deviation `scale`; sm is 80 unless the kernel is made
+    for another one alone.
 
     Data of row 0 does not depend on m, so that runs of the same seed can be compared row by row.
     """
@@ -115,7 +118,7 @@ def run_on_random_data(
         configuration, m=m, n=out_features, k=in_features, row_groups=row_groups
     )
     report = run_kernel(
-        _ptx(configuration, sm),
+        _ptx(configuration, sm or configuration.only_sm or 80),
         configuration.name,
         launch.grid,
         launch.block,
@@ -132,6 +135,15 @@ def require_compiler() -> None:
         load_nvrtc()
     except BackendUnavailable as error:
         pytest.skip(str(error), allow_module_level=True)
+
+
+def packaged_tool(name: str) -> str:
+    """A program of the package nvidia-cuda-nvcc; skips the test without it."""
+    for folder in sys.path:
+        found = sorted(Path(folder).glob(f"nvidia/cu*/bin/{name}"))
+        if found:
+            return str(found[-1])
+    pytest.skip(f"{name} is not installed (pip install nvidia-cuda-nvcc)")
 
 
 def configuration_of(kernel, tile, quantization=QUANTIZATIONS[1], **others) -> KernelConfiguration:
@@ -173,7 +185,8 @@ def check(configuration: KernelConfiguration, **sizes) -> KernelRun:
     mean_square = np.sqrt(np.mean(run.needed**2))
     worst = np.abs(run.found - run.needed) / (rounding * np.abs(run.needed) + limit * mean_square)
     assert worst.max() <= CUDA_WORST_OUTPUT
-    assert run.report.wavefronts(within=run.report.main_loop()).conflicts == 0
+    product = "wgmma" if configuration.kernel == "wgmma" else "mma"
+    assert run.report.wavefronts(within=run.report.main_loop(product)).conflicts == 0
     return run
 
 

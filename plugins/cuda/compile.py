@@ -49,10 +49,12 @@ class Compiler(Protocol):
     def version(self) -> str:
         """Name and version."""
 
-    def ptx(self, main: str, sources: dict[str, str], sm: int, macros: dict[str, str]) -> str:
+    def ptx(self, main: str, sources: dict[str, str], sm: int | str, macros: dict[str, str]) -> str:
         """Compile to PTX."""
 
-    def cubin(self, main: str, sources: dict[str, str], sm: int, macros: dict[str, str]) -> bytes:
+    def cubin(
+        self, main: str, sources: dict[str, str], sm: int | str, macros: dict[str, str]
+    ) -> bytes:
         """Compile to machine code."""
 
 
@@ -67,19 +69,20 @@ def compile_ptx(
 
     Args:
         configuration: the kernel; its entry point is `configuration.name`.
-        sm: one of SMS.
+        sm: one of SMS; that of the kernel where it is made for one alone, whose code then runs on
+            no newer GPU either.
         nvcc: path of an nvcc to use; None uses NVRTC.
         cache_folder: where results are kept; None uses VQ4DIT_CACHE or the user's cache folder.
     Raises:
-        OptionError: sm is not one of SMS.   BackendUnavailable: there is no compiler.
-        CompileError: the compiler refused the source.
+        OptionError: sm is not one of SMS, or the kernel is not made for it.
+        BackendUnavailable: there is no compiler.   CompileError: the compiler refused the source.
     """
     compiler = _compiler(nvcc)
     path = _cached(configuration, sm, compiler, cache_folder, "ptx")
     if path.is_file():
         return path.read_text()
     macros = configuration.macros()
-    ptx = compiler.ptx(configuration.source, sources(), sm, macros)
+    ptx = compiler.ptx(configuration.source, sources(), _target(configuration, sm), macros)
     text = set_ptx_version(ptx, PTX_VERSIONS[sm])
     _write(path, text.encode())
     return text
@@ -97,7 +100,9 @@ def compile_cubin(
     path = _cached(configuration, sm, compiler, cache_folder, "cubin")
     if path.is_file():
         return path.read_bytes()
-    cubin = compiler.cubin(configuration.source, sources(), sm, configuration.macros())
+    cubin = compiler.cubin(
+        configuration.source, sources(), _target(configuration, sm), configuration.macros()
+    )
     _write(path, cubin)
     return cubin
 
@@ -140,6 +145,14 @@ def _compiler(nvcc: str | None) -> Compiler:
     return load_nvrtc() if nvcc is None else _nvcc(nvcc)
 
 
+def _target(configuration: KernelConfiguration, sm: int) -> int | str:
+    """What the compiler calls the architecture: 90a is 90 with what no later one keeps.
+
+    Source: PTX ISA, "Targets": features of architecture-specific targets are not portable.
+    """
+    return sm if configuration.only_sm is None else f"{sm}a"
+
+
 def _cached(
     configuration: KernelConfiguration,
     sm: int,
@@ -147,9 +160,14 @@ def _cached(
     cache_folder: Path | None,
     kind: str,
 ) -> Path:
-    """The cache file of one result; OptionError for an unknown architecture."""
+    """The cache file of one result; OptionError for an architecture that does not do."""
     if sm not in PTX_VERSIONS:
         raise OptionError(f"sm is {sm}, needed one of {', '.join(map(str, SMS))}")
+    if configuration.only_sm not in (None, sm):
+        raise OptionError(
+            f"kernel {configuration.kernel} is made for sm {configuration.only_sm} alone, found "
+            f"{sm}; choose gemm"
+        )
     digest = hashlib.sha256()
     parts = [compiler.version, kind, str(sm), PTX_VERSIONS[sm]]
     parts += [f"{name}={value}" for name, value in configuration.macros().items()]

@@ -11,13 +11,18 @@ from dataclasses import dataclass, replace
 from vq4dit.errors import OptionError, ShapeError
 
 from ..layout import ORDER_PERIOD, STEP_COLUMNS, AssignmentLayout, GroupOrder, Layout
+from .sm_limits import LARGEST_SHARED_BYTES
 
-KERNELS = ("gemm", "gemv", "decode")
+KERNELS = ("gemm", "gemv", "decode", "wgmma")
 DTYPES = ("float16", "bfloat16")
 EPILOGUES = ("none", "gelu_tanh", "silu", "gate_residual")
 
 #: Shared memory in bytes that a block may use on every supported GPU (sm_86, 89, 120: 99 KiB).
 MAX_SHARED_BYTES = 99 * 1024
+
+#: Kernels for one architecture alone (compute capability times ten), and what a block has there.
+ONLY_SM = {"wgmma": 90}
+_ONLY_SM_SHARED_BYTES = {90: LARGEST_SHARED_BYTES}
 
 _LANES = 32
 _CODEBOOK_ROW_BYTES = 128
@@ -31,8 +36,9 @@ class Tile:
     Args:
         block_m, block_n: outputs of a block: rows of x by rows of the weight.
         warp_m, warp_n: outputs of a warp.
-        stages: gemm: tiles of x in flight; gemv: steps of 64 columns whose indices a warp loads
-            ahead (a block holds split_k times as many of x); decode: steps that a block decodes.
+        stages: gemm, wgmma: tiles of x in flight; gemv: steps of 64 columns whose indices a warp
+            loads ahead (a block holds split_k times as many of x); decode: steps that a block
+            decodes.
         split_k: slices of the columns that the warps of a block share out; their sums are added in
             a fixed order, so that kernels with the same split_k give the same bits.
         min_blocks: blocks per multiprocessor that registers must leave room for.
@@ -73,7 +79,22 @@ GEMV_TILES = (
 #: For the weight itself.
 DECODE_TILES = (Tile(block_m=1, block_n=32, warp_m=1, warp_n=4, stages=6),)
 
-TILES = {"gemm": GEMM_TILES, "gemv": GEMV_TILES, "decode": DECODE_TILES}
+#: For Hopper's wgmma: a warpgroup takes 64 rows of the weight, each of its warps 16 of them.
+WGMMA_TILES = (
+    Tile(block_m=128, block_n=128, warp_m=128, warp_n=16, stages=5),
+    Tile(block_m=192, block_n=128, warp_m=192, warp_n=16, stages=5),
+    Tile(block_m=96, block_n=192, warp_m=96, warp_n=16, stages=5),
+    Tile(block_m=96, block_n=128, warp_m=96, warp_n=16, stages=5, min_blocks=2),
+    Tile(block_m=64, block_n=128, warp_m=64, warp_n=16, stages=4, split_k=2),
+    Tile(block_m=64, block_n=64, warp_m=64, warp_n=16, stages=4, split_k=2, min_blocks=2),
+)
+
+TILES = {
+    "gemm": GEMM_TILES,
+    "gemv": GEMV_TILES,
+    "decode": DECODE_TILES,
+    "wgmma": WGMMA_TILES,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +102,8 @@ class KernelConfiguration:
     """One kernel to compile.
 
     Args:
-        kernel: "gemm", "gemv" (few rows) or "decode" (the weight itself).
+        kernel: "gemm", "gemv" (few rows), "decode" (the weight itself) or "wgmma" (a gemm for
+            compute capability 9.0 alone).
         dtype: of x, codebook, bias, gate and y; residual sums are float32 in any case.
         codebook_size, sub_vector_len, group_order: the quantization, as in Layout.
         epilogue: "none", "gelu_tanh", "silu" or "gate_residual", after the bias.
@@ -140,6 +162,16 @@ class KernelConfiguration:
     def threads(self) -> int:
         """Threads of a block."""
         return self.warps * _LANES
+
+    @property
+    def only_sm(self) -> int | None:
+        """The architecture (compute capability times ten) it can run on; None for all."""
+        return ONLY_SM.get(self.kernel)
+
+    @property
+    def max_shared_bytes(self) -> int:
+        """Dynamic shared memory in bytes that a block of this kernel may have."""
+        return MAX_SHARED_BYTES if self.only_sm is None else _ONLY_SM_SHARED_BYTES[self.only_sm]
 
     @property
     def index_bits(self) -> int:
@@ -213,10 +245,10 @@ class KernelConfiguration:
             )
         if self.kernel == "decode" and self.epilogue != "none":
             raise OptionError(f"decode has no epilogue, found {self.epilogue}; needed none")
-        if self.shared_bytes > MAX_SHARED_BYTES:
+        if self.shared_bytes > self.max_shared_bytes:
             raise OptionError(
                 f"{self.name} needs {self.shared_bytes} bytes of shared memory, a block has "
-                f"{MAX_SHARED_BYTES}; choose a smaller tile or fewer stages"
+                f"{self.max_shared_bytes}; choose a smaller tile or fewer stages"
             )
 
     def layout(self, in_features: int) -> Layout:
@@ -246,7 +278,7 @@ class KernelConfiguration:
         """Shared memory in bytes of what a block holds of x."""
         tile = self.tile
         row_bytes = STEP_COLUMNS * tile.split_k * _ELEMENT_BYTES
-        if self.kernel == "gemm":
+        if self.kernel in ("gemm", "wgmma"):
             return tile.stages * tile.block_m * row_bytes
         # One chunk of 16 bytes more per row against bank conflicts, and a line of zeros.
         return tile.block_m * (tile.stages * row_bytes + 16) + 128

@@ -42,6 +42,8 @@ _PRODUCT_ROWS = 16
 _MULTICAST = 0.75
 #: Bytes of one pass of the banks of shared memory.
 _BANK_BYTES = 128
+#: Rows of W that one wgmma multiplies by the rows of x that it reads from shared memory.
+_WARPGROUP_ROWS = 64
 
 
 def predict_gemm(
@@ -57,7 +59,7 @@ def predict_gemm(
     bytes_per_output: float = _HALF,
     efficiencies: Efficiencies = ASSUMED,
 ) -> Prediction | None:
-    """One tiled launch y (m, n) = x (m, k) W^T; None where the tile does not fit on the GPU.
+    """One tiled launch y (m, n) = x (m, k) W^T; None where the tile does not run on the GPU.
 
     Args:
         weight: how W is stored; None for float16, multiplied by a GEMM library.
@@ -69,7 +71,7 @@ def predict_gemm(
     """
     check_sizes(m, n, k)
     resident = _resident(gpu, tile, gemm_shared_bytes(tile, weight))
-    if resident == 0:
+    if resident == 0 or tile.only_sm not in (None, gpu.compute_capability):
         return None
     blocks = ceil(m / tile.block_m) * _column_blocks(n, tile, weight) * split_k
     busiest = ceil(blocks / gpu.num_sms)
@@ -215,8 +217,9 @@ def gemm_wavefronts(tile: LaunchTile, *, is_dense: bool) -> dict[str, float]:
     Reads of x, reads of W or look-ups of codewords, and writes of what cp.async brings.
     """
     row = tile.depth * _HALF / _BANK_BYTES  # passes of one row of one step
+    columns = _WARPGROUP_ROWS if tile.only_sm else tile.warp_n
     return {
-        "x": row * tile.block_m * (tile.block_n // tile.warp_n),
+        "x": row * tile.block_m * (tile.block_n // columns),
         "w": row * tile.block_n * (tile.block_m // tile.warp_m),
         "writes": row * (tile.block_m + (tile.block_n if is_dense else 0)),
     }
@@ -255,7 +258,7 @@ def _resident(gpu: Gpu, tile: LaunchTile, shared_bytes: int) -> int:
 
 
 def _is_wide(gpu: Gpu, weight: CodebookFormat | None) -> bool:
-    """Whether a library multiplies by wgmma or tcgen05, which our kernels do not use."""
+    """Whether a library multiplies by wgmma or tcgen05 with both operands in shared memory."""
     return weight is None and gpu.library_mma_per_clock > gpu.mma_per_clock
 
 
@@ -275,7 +278,8 @@ def _step_limits(
 ) -> dict[str, float]:
     """Cycles of one step of one block by each limit of an SM that holds this many warps."""
     is_wide = _is_wide(gpu, weight)
-    rate = gpu.library_mma_per_clock if weight is None else gpu.mma_per_clock
+    is_widest = weight is None or tile.only_sm is not None
+    rate = gpu.library_mma_per_clock if is_widest else gpu.mma_per_clock
     share = e.codebook_tensor if weight else e.library_tensor
     if warps <= gpu.issue_per_clock and not is_wide:
         share *= e.one_warp

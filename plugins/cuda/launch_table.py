@@ -1,8 +1,8 @@
 """The launches that the cost model chooses among: what one thread block does, holds and executes.
 
 Ours are the tiles of `configuration.TILES` with the counts that ptxas and nvdisasm give for compute
-capability 8.0 (`benchmarks/cuda_static.py`; a test compares). Those of a GEMM library are shapes of
-CUTLASS's device library with counts scaled from one plain float16 GEMM.
+capability 8.0, for wgmma 9.0 (`benchmarks/cuda_static.py`; a test compares). Those of a GEMM
+library are shapes of CUTLASS's device library with counts scaled from one plain float16 GEMM.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from .configuration import DECODE_TILES, GEMM_TILES, GEMV_TILES, Tile
+from .configuration import DECODE_TILES, GEMM_TILES, GEMV_TILES, ONLY_SM, WGMMA_TILES, Tile
 from .sm_limits import WARP
 
 #: Columns of x that one round of a main loop takes.
@@ -28,6 +28,8 @@ class LaunchTile:
         steps_ahead: steps that are loaded before they are needed: those of the later of x and W.
         stages: steps of x (and of a dense W) that a block holds.
         registers: of one thread; loop_instructions: of one warp in one step.
+        only_sm: the compute capability (times ten) it is made for alone, whose warpgroups multiply
+            64 rows of W by what lies in shared memory of x; None for all others.
     """
 
     block_m: int
@@ -40,12 +42,14 @@ class LaunchTile:
     loop_instructions: float
     depth: int = STEP
     split_k: int = 1
+    only_sm: int | None = None
 
     @property
     def name(self) -> str:
         """Such as 128x64x64 w4 (warps), with /2 for two slices of the columns."""
         split = f"/{self.split_k}" if self.split_k > 1 else ""
-        return f"{self.block_m}x{self.block_n}x{self.depth} w{self.warps}{split}"
+        wgmma = " wgmma" if self.only_sm else ""
+        return f"{self.block_m}x{self.block_n}x{self.depth} w{self.warps}{split}{wgmma}"
 
     @property
     def slice_warps(self) -> int:
@@ -64,7 +68,8 @@ class LaunchTile:
 
 
 #: (kernel, tile's name) -> registers of a thread, instructions of a warp in one round of the main
-#: loop: 64 columns of a GEMM, `stages` times 64 of a GEMV. 2 bits, mma16, compute capability 8.0.
+#: loop: 64 columns of a GEMM, `stages` times 64 of a GEMV, twice 64 of wgmma. 2 bits, mma16, for
+#: compute capability 8.0, of wgmma 9.0.
 CODE_COUNTS: dict[tuple[str, str], tuple[int, int]] = {
     ("gemm", "128x128 w4s3"): (227, 327),
     ("gemm", "128x128 w8s3"): (156, 185),
@@ -79,6 +84,12 @@ CODE_COUNTS: dict[tuple[str, str], tuple[int, int]] = {
     ("gemv", "8x64 w4s5/4"): (167, 1029),
     ("gemv", "8x32 w4s5/4"): (118, 638),
     ("gemv", "8x64 w4s3/4"): (167, 694),
+    ("wgmma", "128x128 w8s5"): (146, 223),
+    ("wgmma", "192x128 w8s5"): (176, 236),
+    ("wgmma", "96x192 w12s5"): (128, 211),
+    ("wgmma", "96x128 w8s5"): (128, 217),
+    ("wgmma", "64x128 w16s4/2"): (112, 236),
+    ("wgmma", "64x64 w8s4/2"): (114, 243),
 }
 
 
@@ -89,20 +100,24 @@ def count_key(kernel: str, tile: Tile) -> tuple[str, str]:
     return kernel, f"{tile.block_m}x{tile.block_n} w{warps}s{tile.stages}{split}"
 
 
-def _ours(tile: Tile, *, is_gemv: bool) -> LaunchTile:
+def _ours(kernel: str, tile: Tile) -> LaunchTile:
     """A configured tile with its counts, estimated where none are in the table."""
-    key = count_key("gemv" if is_gemv else "gemm", tile)
-    registers, loop = CODE_COUNTS.get(key) or _estimate(tile, is_gemv=is_gemv)
+    is_gemv = kernel == "gemv"
+    registers, loop = CODE_COUNTS.get(count_key(kernel, tile)) or _estimate(tile, is_gemv=is_gemv)
+    # Of the later of x and assignments, whose loads are one, two or (of a GEMV) all steps ahead.
+    ahead = {"gemm": 1, "gemv": tile.stages, "wgmma": 2}[kernel]
+    steps_in_loop = {"gemm": 1, "gemv": tile.stages, "wgmma": 2}[kernel]
     return LaunchTile(
         block_m=tile.block_m,
         block_n=tile.block_n,
         warp_m=tile.warp_m,
         warp_n=tile.warp_n,
         stages=tile.stages,
-        steps_ahead=tile.stages if is_gemv else 1,  # assignments: one step ahead in the GEMM
+        steps_ahead=ahead,
         registers=registers,
-        loop_instructions=loop / tile.stages if is_gemv else loop,
+        loop_instructions=loop / steps_in_loop,
         split_k=tile.split_k,
+        only_sm=ONLY_SM.get(kernel),
     )
 
 
@@ -139,12 +154,13 @@ def _library(
 
 
 #: Ours.
-CODEBOOK_GEMMS = tuple(_ours(tile, is_gemv=False) for tile in GEMM_TILES)
-CODEBOOK_GEMVS = tuple(_ours(tile, is_gemv=True) for tile in GEMV_TILES)
+CODEBOOK_GEMMS = tuple(_ours("gemm", tile) for tile in GEMM_TILES)
+CODEBOOK_GEMVS = tuple(_ours("gemv", tile) for tile in GEMV_TILES)
+CODEBOOK_WGMMAS = tuple(_ours("wgmma", tile) for tile in WGMMA_TILES)
 DECODES = DECODE_TILES
 
 _ENTRY = re.compile(
-    r"vq4dit_(?P<kernel>gemm|gemv)_.*_(?P<block_m>\d+)x(?P<block_n>\d+)_w(?P<warps>\d+)"
+    r"vq4dit_(?P<kernel>gemm|gemv|wgmma)_.*_(?P<block_m>\d+)x(?P<block_n>\d+)_w(?P<warps>\d+)"
     r"s(?P<stages>\d+)(?:_split(?P<split_k>\d+))?"
 )
 
@@ -156,7 +172,8 @@ def tile_of_entry(entry_point: str) -> LaunchTile | None:
         return None
     names = ("block_m", "block_n", "warps", "stages", "split_k")
     wanted = tuple(int(match[name] or 1) for name in names)
-    for tile in CODEBOOK_GEMMS if match["kernel"] == "gemm" else CODEBOOK_GEMVS:
+    tiles = {"gemm": CODEBOOK_GEMMS, "gemv": CODEBOOK_GEMVS, "wgmma": CODEBOOK_WGMMAS}
+    for tile in tiles[match["kernel"]]:
         if tuple(getattr(tile, name) for name in names) == wanted:
             return tile
     return None

@@ -20,7 +20,7 @@ from .cost_model import predict_gemm, predict_gemv
 from .cost_terms import Prediction
 from .efficiency import Efficiencies
 from .gpu_table import Gpu
-from .launch_table import CODEBOOK_GEMMS, LaunchTile, tile_of_entry
+from .launch_table import CODEBOOK_GEMVS, LaunchTile, tile_of_entry
 from .selection import choose_dense
 
 LIBRARY = "cublas"
@@ -61,7 +61,7 @@ class Measurement:
         if tile is None:
             return None
         weight = CodebookFormat.from_bits(self.bits, row_groups=self.row_groups)
-        predict = predict_gemm if tile in CODEBOOK_GEMMS else predict_gemv
+        predict = predict_gemv if tile in CODEBOOK_GEMVS else predict_gemm
         return predict(
             gpu, tile, self.m, self.n, self.k, weight=weight, efficiencies=efficiencies
         )  # fmt: skip

@@ -29,12 +29,14 @@ class Nvcc:
             raise BackendUnavailable(f"cannot run nvcc at {path}: {error}") from None
         self.version = f"nvcc {told.stdout.strip().splitlines()[-1]}"
 
-    def ptx(self, main: str, sources: Mapping[str, str], sm: int, macros: Mapping[str, str]) -> str:
+    def ptx(
+        self, main: str, sources: Mapping[str, str], sm: int | str, macros: Mapping[str, str]
+    ) -> str:
         """PTX for GPUs of compute capability `sm` and newer; arguments as in Nvrtc.cubin."""
         return self._compile(main, sources, f"compute_{sm}", macros, "-ptx").decode()
 
     def cubin(
-        self, main: str, sources: Mapping[str, str], sm: int, macros: Mapping[str, str]
+        self, main: str, sources: Mapping[str, str], sm: int | str, macros: Mapping[str, str]
     ) -> bytes:
         """Machine code for one GPU architecture; arguments as in Nvrtc.cubin."""
         return self._compile(main, sources, f"sm_{sm}", macros, "-cubin")

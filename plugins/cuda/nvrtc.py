@@ -46,19 +46,21 @@ class Nvrtc:
         self._library.nvrtcVersion(ctypes.byref(major), ctypes.byref(minor))
         return f"nvrtc {major.value}.{minor.value}"
 
-    def ptx(self, main: str, sources: Mapping[str, str], sm: int, macros: Mapping[str, str]) -> str:
+    def ptx(
+        self, main: str, sources: Mapping[str, str], sm: int | str, macros: Mapping[str, str]
+    ) -> str:
         """PTX for GPUs of compute capability `sm` and newer; arguments as for `cubin`."""
         return self._compile(main, sources, f"compute_{sm}", macros, "PTX").rstrip(b"\0").decode()
 
     def cubin(
-        self, main: str, sources: Mapping[str, str], sm: int, macros: Mapping[str, str]
+        self, main: str, sources: Mapping[str, str], sm: int | str, macros: Mapping[str, str]
     ) -> bytes:
         """Machine code for one GPU architecture.
 
         Args:
             main: which of the sources to compile.
             sources: file name -> text, everything that is included.
-            sm: compute capability times ten, such as 87.
+            sm: compute capability times ten, such as 87, or a name such as 90a.
             macros: preprocessor definitions.
         Raises:
             CompileError: the compiler refused it.

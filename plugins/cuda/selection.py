@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from vq4dit.errors import OptionError
 
 from .codebook_format import CodebookFormat
-from .configuration import MAX_SHARED_BYTES
 from .cost_model import (
     gemm_shared_bytes,
     gemv_shared_bytes,
@@ -23,8 +22,8 @@ from .cost_model import (
 from .cost_terms import Prediction
 from .efficiency import ASSUMED, Efficiencies
 from .gpu_table import Gpu
-from .launch_table import CODEBOOK_GEMMS, CODEBOOK_GEMVS, LIBRARY_GEMMS
-from .sm_limits import UNASKED_SHARED_BYTES
+from .launch_table import CODEBOOK_GEMMS, CODEBOOK_GEMVS, CODEBOOK_WGMMAS, LIBRARY_GEMMS
+from .sm_limits import LARGEST_SHARED_BYTES, UNASKED_SHARED_BYTES
 
 #: Blocks that may share one tile of y along K.
 _SPLITS = (1, 2, 3, 4)
@@ -44,12 +43,13 @@ class Launcher:
         may_decode: the graph may decode the weight and multiply by a GEMM library.
         may_split: thread blocks may share a tile of y along K through a workspace. None of our
             kernels does: it is there to tell what it would bring.
-        max_shared_bytes: dynamic shared memory of a block that the launcher asks for.
+        max_shared_bytes: the most dynamic shared memory of a block that the launcher asks for;
+            kernels for every GPU need less than all of them have.
     """
 
     may_decode: bool = False
     may_split: bool = False
-    max_shared_bytes: int = MAX_SHARED_BYTES
+    max_shared_bytes: int = LARGEST_SHARED_BYTES
 
 
 #: One launch of ours, no workspace: all that TensorRT's ahead-of-time plugins can do, and all that
@@ -112,7 +112,7 @@ def codebook_candidates(
             gpu, tile, m, n, k, weight=weight, split_k=split, bytes_per_output=bytes_per_output,
             efficiencies=efficiencies,
         )
-        for tile in CODEBOOK_GEMMS
+        for tile in (*CODEBOOK_GEMMS, *CODEBOOK_WGMMAS)
         if gemm_shared_bytes(tile, weight) <= launcher.max_shared_bytes
         for split in splits
     ]  # fmt: skip

@@ -13,6 +13,8 @@ from vq4dit.errors import OptionError
 WARP = 32
 #: Dynamic shared memory of a block that a launch has without asking for more (same appendix).
 UNASKED_SHARED_BYTES = 48 * 1024
+#: The most that a block may ask for on any GPU of the table: compute capability 9.0 to 11.0.
+LARGEST_SHARED_BYTES = 227 * 1024
 
 _RESERVED_SHARED = 1024  # bytes that the system takes of every block's shared memory
 _REGISTER_UNIT = 256  # registers are given to warps in units of this many

@@ -82,7 +82,8 @@ def embed_kernels(
     _check("dtype", dtypes, DTYPES)
     folder.mkdir(parents=True, exist_ok=True)
     layouts = _layouts(bits, all_orders=all_orders)
-    nodes = common_kernels(layouts, tuple(dict.fromkeys(dtypes)))
+    only_sm = sms[0] if len(set(sms)) == 1 else None  # every kernel must run on all of them
+    nodes = common_kernels(layouts, tuple(dict.fromkeys(dtypes)), sm=only_sm)
     images: list[str] = []
     assembly = ["// Made by vq4dit.plugins.tensorrt.embed.", "    .section .rodata"]
     for number, (_, _, kernel) in enumerate(nodes):

@@ -12,14 +12,14 @@ from itertools import product
 from vq4dit.errors import OptionError
 
 from ..cuda.compile import sources
-from ..cuda.configuration import KernelConfiguration, supported_tiles
+from ..cuda.configuration import ONLY_SM, KernelConfiguration, supported_tiles
 from ..layout import AssignmentLayout, Layout
 from ..schema import CODEBOOK_DECODE, CODEBOOK_GEMM, CODEBOOK_GEMM_RESIDUAL, OpSchema
 
 #: Kernels that compute an op.
 _KERNELS = {
-    CODEBOOK_GEMM.name: ("gemm", "gemv"),
-    CODEBOOK_GEMM_RESIDUAL.name: ("gemm", "gemv"),
+    CODEBOOK_GEMM.name: ("gemm", "gemv", "wgmma"),
+    CODEBOOK_GEMM_RESIDUAL.name: ("gemm", "gemv", "wgmma"),
     CODEBOOK_DECODE.name: ("decode",),
 }
 
@@ -27,15 +27,16 @@ _GATE_RESIDUAL = "gate_residual"
 
 
 def kernels_for(
-    op: OpSchema, layout: Layout, *, dtype: str, activation: str = "none"
+    op: OpSchema, layout: Layout, *, dtype: str, activation: str = "none", sm: int | None = None
 ) -> tuple[KernelConfiguration, ...]:
-    """Every kernel that can run a node, largest tiles first.
+    """Every kernel that can run a node, of each kind the largest tiles first.
 
     Args:
         op: the node's op.
         layout: the node's layout.
         dtype: of x, codebook, bias and gate: "float16" or "bfloat16".
         activation: the node's; "none" where the op has none.
+        sm: the GPU, as compute capability times ten; None leaves out kernels for one alone.
     Raises:
         OptionError: the assignments are not in the kernels' order.
         ShapeError: the kernels cannot read rows of this length.
@@ -57,6 +58,7 @@ def kernels_for(
             tile=tile,
         )
         for kernel in _KERNELS[op.name]
+        if ONLY_SM.get(kernel) in (None, sm)
         for tile in supported_tiles(kernel)
     )
     for configuration in found:
@@ -94,13 +96,16 @@ def kernels_digest() -> str:
 
 
 def common_kernels(
-    layouts: tuple[Layout, ...], dtypes: tuple[str, ...]
+    layouts: tuple[Layout, ...], dtypes: tuple[str, ...], *, sm: int | None = None
 ) -> tuple[tuple[OpSchema, str, KernelConfiguration], ...]:
-    """(op, activation, kernel) of every op and activation for these layouts and dtypes, once."""
+    """(op, activation, kernel) of every op and activation for these layouts and dtypes, once.
+
+    sm: as in `kernels_for`.
+    """
     nodes = [(CODEBOOK_GEMM, a) for a in ("none", "gelu_tanh", "silu")]
     nodes += [(CODEBOOK_GEMM_RESIDUAL, "none"), (CODEBOOK_DECODE, "none")]
     return tuple(
         (op, activation, kernel)
         for layout, dtype, (op, activation) in product(layouts, dtypes, nodes)
-        for kernel in kernels_for(op, layout, dtype=dtype, activation=activation)
+        for kernel in kernels_for(op, layout, dtype=dtype, activation=activation, sm=sm)
     )

@@ -161,7 +161,7 @@ class _Node:
         dtype, _ = _DTYPES[self._element_type(inputs).name]
         # The parser counts the closing NUL of a text.
         activation = attributes.get("activation", "none").rstrip("\0")
-        return kernels_for(self.op, layout, dtype=dtype, activation=activation)
+        return kernels_for(self.op, layout, dtype=dtype, activation=activation, sm=self.sm)
 
     def _split(
         self, arguments: tuple[Any, ...], *, num_behind: int

@@ -11,8 +11,13 @@ from tolerances import CUDA_FP16_RELATIVE
 
 from vq4dit.errors import BackendUnavailable
 from vq4dit.plugins.cuda.compile import SMS, set_ptx_version
-from vq4dit.plugins.cuda.configuration import GEMM_TILES, GEMV_TILES, KernelConfiguration
-from vq4dit.plugins.cuda.launch_table import CODEBOOK_GEMMS, CODEBOOK_GEMVS
+from vq4dit.plugins.cuda.configuration import (
+    GEMM_TILES,
+    GEMV_TILES,
+    WGMMA_TILES,
+    KernelConfiguration,
+)
+from vq4dit.plugins.cuda.launch_table import CODEBOOK_GEMMS, CODEBOOK_GEMVS, CODEBOOK_WGMMAS
 from vq4dit.plugins.cuda.nvrtc import load_nvrtc
 from vq4dit.plugins.cuda.sm_limits import UNASKED_SHARED_BYTES
 
@@ -76,15 +81,32 @@ def check(row, comparable):
 
 @pytest.mark.parametrize(("kernel", "tiles", "modelled"), [
     ("gemm", GEMM_TILES, CODEBOOK_GEMMS), ("gemv", GEMV_TILES, CODEBOOK_GEMVS),
+    ("wgmma", WGMMA_TILES, CODEBOOK_WGMMAS),
 ])  # fmt: skip
 def test_cost_model_counts_the_instructions_that_there_are(static, kernel, tiles, modelled):
     for tile, model in zip(tiles, modelled, strict=True):
-        row = static.static_row(KernelConfiguration(kernel=kernel, tile=tile), 80, compare=False)
-        steps = tile.stages if kernel == "gemv" else 1
+        configuration = KernelConfiguration(kernel=kernel, tile=tile)
+        row = static.static_row(configuration, configuration.only_sm or 80, compare=False)
+        steps = {"gemm": 1, "gemv": tile.stages, "wgmma": 2}[kernel]
         assert model.loop_instructions * steps == pytest.approx(
             row["loop_instructions"], rel=COUNTS_RELATIVE
         )
         assert model.registers == pytest.approx(row["registers"], rel=REGISTERS_RELATIVE)
+
+
+@pytest.mark.parametrize("tile", WGMMA_TILES, ids=tile_name)
+def test_wgmma_does_not_spill_and_decodes_into_its_operands(static, tile):
+    row = static.static_row(KernelConfiguration(kernel="wgmma", tile=tile), 90)
+    assert (row["spills"], row["stack_bytes"]) == (0, 0)
+    assert row["blocks_per_sm"] >= tile.min_blocks
+    loop = row["loop"]  # of two steps of 64 columns
+    assert loop["HMMA"] == 2 * 4
+    assert loop["LDG"] == 2 * 2  # the indices of two rows
+    assert loop["LDGSTS"] == 2 * tile.split_k * tile.block_m * 8 // row["threads"]
+    assert "LDSM" not in loop and "STS" not in loop
+    # Issued by four schedulers in less time than the tensor cores take for the products.
+    cycles = 2 * tile.split_k * tile.block_m * tile.block_n * 64 / 2048
+    assert row["loop_instructions"] * row["threads"] / 32 / 4 <= cycles
 
 
 @pytest.mark.parametrize("tile", GEMM_TILES, ids=tile_name)

@@ -12,12 +12,18 @@ from vq4dit.plugins.cuda.calibration import (
     held_out_errors,
     relative_errors,
 )
-from vq4dit.plugins.cuda.configuration import GEMM_TILES, GEMV_TILES, KernelConfiguration
+from vq4dit.plugins.cuda.configuration import (
+    GEMM_TILES,
+    GEMV_TILES,
+    WGMMA_TILES,
+    KernelConfiguration,
+)
 from vq4dit.plugins.cuda.efficiency import ASSUMED, UNCALIBRATED, Efficiencies
 from vq4dit.plugins.cuda.gpu_table import GPUS, gpu_of_device
 from vq4dit.plugins.cuda.launch_table import (
     CODEBOOK_GEMMS,
     CODEBOOK_GEMVS,
+    CODEBOOK_WGMMAS,
     tile_of_entry,
 )
 from vq4dit.plugins.cuda.measurement import measurements_from_rows
@@ -30,6 +36,7 @@ from vq4dit.plugins.cuda.selection_file import (
 
 GEMMS = [KernelConfiguration(kernel="gemm", tile=tile).name for tile in GEMM_TILES]
 GEMVS = [KernelConfiguration(kernel="gemv", tile=tile).name for tile in GEMV_TILES]
+WGMMAS = [KernelConfiguration(kernel="wgmma", tile=tile).name for tile in WGMMA_TILES]
 SHAPES = ((3456, 1152), (1152, 1152), (4608, 1152), (1152, 4608), (6912, 1152))
 
 
@@ -112,7 +119,10 @@ def test_other_devices_are_not_taken_for_one_of_the_table(device):
         gpu_of_device(device)
 
 
-@pytest.mark.parametrize(("names", "tiles"), [(GEMMS, CODEBOOK_GEMMS), (GEMVS, CODEBOOK_GEMVS)])
+@pytest.mark.parametrize(
+    ("names", "tiles"),
+    [(GEMMS, CODEBOOK_GEMMS), (GEMVS, CODEBOOK_GEMVS), (WGMMAS, CODEBOOK_WGMMAS)],
+)
 def test_entry_points_lead_back_to_their_tiles(names, tiles):
     assert [tile_of_entry(name) for name in names] == list(tiles)
     assert tile_of_entry(names[0].replace("x", "x9")) is None

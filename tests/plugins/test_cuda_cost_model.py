@@ -11,7 +11,12 @@ from vq4dit.plugins.cuda.codebook_format import CodebookFormat
 from vq4dit.plugins.cuda.cost_model import predict_decode, predict_gemm, predict_gemv
 from vq4dit.plugins.cuda.efficiency import ASSUMED, UNCALIBRATED, Efficiencies
 from vq4dit.plugins.cuda.gpu_table import GPUS, Gpu, find_gpu
-from vq4dit.plugins.cuda.launch_table import CODEBOOK_GEMMS, CODEBOOK_GEMVS, LIBRARY_GEMMS
+from vq4dit.plugins.cuda.launch_table import (
+    CODEBOOK_GEMMS,
+    CODEBOOK_GEMVS,
+    CODEBOOK_WGMMAS,
+    LIBRARY_GEMMS,
+)
 from vq4dit.plugins.cuda.selection import (
     AHEAD_OF_TIME,
     WITH_DECODE,
@@ -88,7 +93,8 @@ def test_one_wave_of_128x128_tiles_is_the_sum_worked_out_by_hand():
 @given(gpu=gpus, m=sizes, n=sizes, k=sizes)
 def test_no_prediction_beats_the_rooflines(gpu, m, n, k):
     for found in (choose_dense(gpu, m, n, k), choose_codebook(gpu, m, n, k, TWO_BITS)):
-        rate = gpu.library_flops if found.kernel.startswith("dense") else gpu.mma_flops
+        is_widest = found.kernel.startswith("dense") or (found.tile and found.tile.only_sm)
+        rate = gpu.library_flops if is_widest else gpu.mma_flops
         assert found.seconds > 2 * m * n * k / rate
         stored = 2 if found.kernel.startswith("dense") else 0.25
         assert found.seconds > n * k * stored / gpu.dram_bytes_per_second
@@ -109,8 +115,8 @@ def test_one_launch_means_one_launch_and_no_workspace(gpu, m, n, k, bits):
 
 @given(gpu=gpus, m=sizes, n=sizes, k=sizes)
 def test_more_work_never_takes_less_time(gpu, m, n, k):
-    for tile in (*CODEBOOK_GEMMS, *LIBRARY_GEMMS):
-        weight = TWO_BITS if tile in CODEBOOK_GEMMS else None
+    for tile in (*CODEBOOK_GEMMS, *CODEBOOK_WGMMAS, *LIBRARY_GEMMS):
+        weight = None if tile in LIBRARY_GEMMS else TWO_BITS
         less = predict_gemm(gpu, tile, m, n, k, weight=weight)
         more = predict_gemm(gpu, tile, 2 * m, n, 2 * k, weight=weight)
         assert (less is None) == (more is None)
@@ -126,6 +132,28 @@ def test_a_slower_main_loop_never_takes_less_time(gpu, share):
     assert found.seconds >= choose_codebook(
         gpu, 512, 3456, 1152, TWO_BITS, efficiencies=fast
     ).seconds  # fmt: skip
+
+
+def test_one_wave_of_warpgroups_is_the_sum_worked_out_by_hand():
+    """qkv at M = 512: 4 x 27 = 108 tiles on 132 SMs, 18 steps of 512 cycles at full rate."""
+    tile, gpu = CODEBOOK_WGMMAS[0], GPUS["h100"]
+    found = predict_gemm(gpu, tile, 512, 3456, 1152, weight=TWO_BITS)
+    assert (found.waves, found.blocks_per_sm) == (1, 1)
+    tensor = 18 * 128 * 128 * 64 / 2048 / gpu.clock_hz / ASSUMED.codebook_tensor
+    assert found.parts["tensor"] == pytest.approx(tensor)
+    # Two warpgroups read 128 rows of x, 128 rows of codewords, 128 rows copied; the codebook.
+    shared = (18 * (2 * 128 + 128 + 128) / ASSUMED.shared + 256) / gpu.clock_hz
+    assert found.parts["shared"] == pytest.approx(shared)
+    assert found.parts["latency"] == pytest.approx(18 * gpu.memory_latency_seconds / 2)
+
+
+def test_warpgroups_are_chosen_on_hopper_alone():
+    for gpu in GPUS.values():
+        chosen = {
+            choose_codebook(gpu, 512, n, k, TWO_BITS).tile.only_sm
+            for k, n in ((1152, 3456), (1152, 1152), (1152, 4608), (4608, 1152))
+        }
+        assert chosen == ({90} if gpu.compute_capability == 90 else {None}), gpu.name
 
 
 def test_decoded_weight_stays_in_a_large_l2_only():

@@ -62,6 +62,18 @@ def test_machine_code_for_each_gpu_and_ptx_of_the_oldest(tmp_path, compiled):
     assert kinds == [(80, "cubin"), (87, "cubin"), (90, "cubin"), (80, "ptx")]
 
 
+def test_kernels_for_hopper_are_in_a_library_for_hopper_alone(tmp_path, compiled):
+    """A tactic must run on every GPU of the library, and such code on one alone."""
+    counts = {}
+    for sms in ([90], [87], [80, 90]):
+        folder = tmp_path / str(len(counts))
+        counts[tuple(sms)] = embed.embed_kernels(folder, sms=sms, bits=[2], dtypes=["float16"])
+    more = 4 * len(supported_tiles("wgmma"))
+    assert counts == {(90,): PER_LAYOUT + more, (87,): PER_LAYOUT, (80, 90): PER_LAYOUT}
+    asked = {(sm, kind) for name, sm, kind in compiled if "wgmma" in name}
+    assert asked == {(90, "cubin")}
+
+
 def test_one_gpu_needs_no_ptx(tmp_path, compiled):
     embed.embed_kernels(tmp_path, sms=[87], bits=[2], dtypes=["bfloat16"])
     assert {kind for _, _, kind in compiled} == {"cubin"}

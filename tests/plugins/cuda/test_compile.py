@@ -2,11 +2,9 @@
 
 import re
 import subprocess
-import sys
-from pathlib import Path
 
 import pytest
-from support_cuda import configuration_of, require_compiler
+from support_cuda import configuration_of, packaged_tool, require_compiler
 
 from vq4dit.errors import BackendUnavailable, OptionError
 from vq4dit.plugins.cuda import compile as compile_module
@@ -27,15 +25,6 @@ from vq4dit.plugins.cuda.nvrtc import CompileError
 require_compiler()
 
 SMALL = configuration_of("decode", DECODE_TILES[0])
-
-
-def packaged_tool(name):
-    """A program of the package nvidia-cuda-nvcc; skips the test without it."""
-    for folder in sys.path:
-        found = sorted(Path(folder).glob(f"nvidia/cu*/bin/{name}"))
-        if found:
-            return str(found[-1])
-    pytest.skip(f"{name} is not installed (pip install nvidia-cuda-nvcc)")
 
 
 def test_ptx_names_its_kernel_architecture_and_version(tmp_path):

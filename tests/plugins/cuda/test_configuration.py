@@ -12,6 +12,7 @@ from vq4dit.plugins.cuda.configuration import (
     EPILOGUES,
     GEMM_TILES,
     MAX_SHARED_BYTES,
+    ONLY_SM,
     TILES,
     KernelConfiguration,
     supported_tiles,
@@ -35,8 +36,9 @@ def test_names_are_unique_and_identifiers():
 
 def test_sizes_are_what_a_block_may_have():
     for configuration in every_configuration():
-        assert configuration.shared_bytes <= MAX_SHARED_BYTES
-        assert 32 <= configuration.threads <= 256
+        assert configuration.shared_bytes <= configuration.max_shared_bytes
+        assert (configuration.max_shared_bytes == MAX_SHARED_BYTES) == (not configuration.only_sm)
+        assert 32 <= configuration.threads <= (512 if configuration.only_sm else 256)
         assert configuration.threads == 32 * configuration.warps
 
 
@@ -83,7 +85,14 @@ def test_quantizations_without_kernels_are_refused():
         supported_tiles("conv")
 
 
-@pytest.mark.parametrize("kernel", TILES)
+def test_a_warpgroup_has_four_warps():
+    for tile in TILES["wgmma"]:
+        configuration = configuration_of("wgmma", tile)
+        assert configuration.warps == 4 * tile.split_k * tile.block_n / 64
+        assert configuration.only_sm == 90
+
+
+@pytest.mark.parametrize("kernel", [kernel for kernel in TILES if kernel not in ONLY_SM])
 def test_some_tile_of_each_kernel_needs_no_launcher_that_asks_for_shared_memory(kernel):
     for quantization in QUANTIZATIONS:
         configurations = [

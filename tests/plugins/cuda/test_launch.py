@@ -7,13 +7,14 @@ from support_cuda import configuration_of
 
 from vq4dit.errors import ShapeError
 from vq4dit.plugins.cuda.compile import sources
-from vq4dit.plugins.cuda.configuration import DECODE_TILES, GEMM_TILES, GEMV_TILES
+from vq4dit.plugins.cuda.configuration import DECODE_TILES, GEMM_TILES, GEMV_TILES, WGMMA_TILES
 from vq4dit.plugins.cuda.launch import launch_geometry, rows_per_block
 from vq4dit.plugins.cuda.parameters import INPUT, OUTPUT, SCALAR, kernel_parameters
 
 GEMM = configuration_of("gemm", GEMM_TILES[0])
 GEMV = configuration_of("gemv", GEMV_TILES[1])
 DECODE = configuration_of("decode", DECODE_TILES[0])
+WGMMA = configuration_of("wgmma", WGMMA_TILES[1], epilogue="gate_residual")
 RESIDUAL = configuration_of("gemm", GEMM_TILES[3], epilogue="gate_residual")
 
 
@@ -25,6 +26,7 @@ RESIDUAL = configuration_of("gemm", GEMM_TILES[3], epilogue="gate_residual")
         (GEMM, {"m": 512, "n": 3456, "k": 1152, "row_groups": 3}, (4, 27, 1)),
         (GEMM, {"m": 1, "n": 30, "k": 16, "row_groups": 3}, (1, 3, 1)),
         (GEMV, {"m": 8, "n": 28 * 6912, "k": 1152, "row_groups": 28}, (1, 28 * 108, 1)),
+        (WGMMA, {"m": 512, "n": 4608, "k": 1152}, (3, 36, 1)),
         (DECODE, {"m": 1, "n": 1152, "k": 1152}, (3, 36, 1)),
         (DECODE, {"m": 99, "n": 1152, "k": 1152}, (3, 36, 1)),
     ],
@@ -57,7 +59,9 @@ def test_bad_sizes_are_named(sizes, message):
         launch_geometry(GEMM, **sizes)
 
 
-@pytest.mark.parametrize("configuration", [GEMM, GEMV, RESIDUAL, DECODE], ids=lambda c: c.name)
+@pytest.mark.parametrize(
+    "configuration", [GEMM, GEMV, RESIDUAL, DECODE, WGMMA], ids=lambda c: c.name
+)
 def test_parameters_are_those_of_the_source(configuration):
     text = re.sub(r"//[^\n]*", "", sources()[configuration.source])
     keep = configuration.epilogue == "gate_residual"
