@@ -12,32 +12,27 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from calibration_study.drawing import draw_with, save_latents
 from calibration_study.plan import hash_code, hash_settings
 from calibration_study.report import replace_section
 from calibration_study.results import study_machine
 
 from vq4dit import demo
 from vq4dit.accounting import size_from_shapes, size_from_weights
-from vq4dit.atomic_file import atomic_path
 from vq4dit.calibrate.recipe import Recipe, recipe_by_name
 from vq4dit.calibrate.run import calibrate
 from vq4dit.calibrate.source import open_weights
-from vq4dit.engines.build import build_engine
-from vq4dit.engines.manifest import load_manifest
 from vq4dit.errors import Vq4ditError
 from vq4dit.evaluation import (
     EvaluationSettings,
     Samples,
     balanced_labels,
-    draw,
     measure,
-    metric_classifier,
 )
 from vq4dit.json_file import write_json
 from vq4dit.model_config import ModelConfig
@@ -145,21 +140,15 @@ class Study:
     def _evaluate(self, row: Row, weights: Path) -> dict[str, Any]:
         """Build an engine, draw, and compare with full precision."""
         args = self._args
-        engine = args.work / f"{row.name}.engine"
-        try:
-            build_engine(
-                open_weights(weights), engine, target=args.target, vae=args.vae, cfg_channels=None
-            )
-            settings = EvaluationSettings(
-                num_images=args.num_images, steps=args.steps, threads=args.threads
-            )
-            samples = draw(row.name, engine, self._labels, settings)
-            classify = metric_classifier(load_manifest(engine))
-        finally:
-            shutil.rmtree(engine, ignore_errors=True)
+        settings = EvaluationSettings(
+            num_images=args.num_images, steps=args.steps, threads=args.threads
+        )
+        samples, classify = draw_with(
+            open_weights(weights), args.work / f"{row.name}.engine", self._labels, settings,
+            vae=args.vae, target=args.target,
+        )  # fmt: skip
         if row.name == "fp":
-            with atomic_path(self._latents) as path, open(path, "wb") as file:
-                np.save(file, samples.latents)
+            save_latents(self._latents, samples)
         reference = Samples(latents=np.load(self._latents), pictures=None, seconds=0.0)
         metrics = measure(samples, reference, self._labels, classify)
         return {**asdict(metrics), "drawing_seconds": round(samples.seconds, 1)}

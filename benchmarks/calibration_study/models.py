@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,22 +11,18 @@ import numpy as np
 
 from vq4dit import demo
 from vq4dit.accounting import size_from_weights
-from vq4dit.atomic_file import atomic_path
 from vq4dit.calibrate.source import open_weights
-from vq4dit.engines.build import build_engine
-from vq4dit.engines.manifest import load_manifest
 from vq4dit.errors import ArtifactError, Vq4ditError
 from vq4dit.evaluation import (
     EvaluationSettings,
     Metrics,
     Samples,
     balanced_labels,
-    draw,
     measure,
-    metric_classifier,
 )
 from vq4dit.weight_source import WeightSource
 
+from .drawing import draw_with, save_latents
 from .plan import (
     FULL_PRECISION,
     ROUNDING,
@@ -122,20 +117,13 @@ class Models:
 
     def _evaluate(self, row: Row, weights: WeightSource) -> tuple[Metrics, float]:
         """Build the engine, draw, compare; metrics and seconds of drawing."""
-        directory = self._work / f"{row.name}.engine"
-        vae = demo.vae_path()
-        try:
-            build_engine(weights, directory, target="cpu", vae=vae, cfg_channels=None)
-            settings = EvaluationSettings(
-                num_images=self.num_images, steps=row.steps, threads=self._threads
-            )
-            samples = draw(row.name, directory, self._labels, settings)
-            classify = metric_classifier(load_manifest(directory))
-        finally:
-            shutil.rmtree(directory, ignore_errors=True)
+        engine = self._work / f"{row.name}.engine"
+        settings = EvaluationSettings(
+            num_images=self.num_images, steps=row.steps, threads=self._threads
+        )
+        samples, classify = draw_with(weights, engine, self._labels, settings, vae=demo.vae_path())
         if row.recipe == FULL_PRECISION:
-            with atomic_path(self._latents(row.steps)) as path, open(path, "wb") as file:
-                np.save(file, samples.latents)
+            save_latents(self._latents(row.steps), samples)
             reference = samples
         else:
             reference = self._reference(row.steps)

@@ -96,7 +96,7 @@ def test_rows_are_measured_once(study, imported, monkeypatch, tmp_path, capsys):
     assert f"| vq4dit | 2 | {ours['bits_per_weight']:.3f} | 2 | 0 |" in text
 
     models = imported("calibration_study.models")
-    monkeypatch.setattr(models, "build_engine", refuse)
+    monkeypatch.setattr(models, "draw_with", refuse)
     monkeypatch.setattr(models, "calibrate_in_subprocess", refuse)
     study("--rows", OURS, "rtn*")
     assert results(tmp_path) == document
