@@ -150,6 +150,8 @@ def solve(options: Mapping[str, Sequence[Option]], budget: int) -> dict[str, Opt
         budget: bytes, at least the sum of each group's smallest.
     Returns:
         The options chosen; of equally good choices one of the smallest.
+    Raises:
+        OptionError: the budget is too small for any choice.
     """
     smallest = {name: min(option.bytes for option in of) for name, of in options.items()}
     spare = budget - sum(smallest.values())

@@ -107,7 +107,11 @@ class Artifact:
         return self._sha256
 
     def quantized_layer(self, name: str) -> QuantizedLayer | None:
-        """Read one quantized linear; every assignment is checked to be < K."""
+        """Read one quantized linear; every assignment is checked to be < K.
+
+        Raises:
+            ArtifactError: its bytes are not those that were written, or no linear's.
+        """
         layout = self.info.layouts.get(name)
         if layout is None:
             return None
@@ -124,7 +128,11 @@ class Artifact:
         return layer
 
     def tensor(self, name: str) -> NDArray[Any]:
-        """Read one dense tensor as float32."""
+        """Read one dense tensor as float32.
+
+        Raises:
+            ArtifactError: no dense tensor has this name, or its bytes are damaged.
+        """
         if name not in self.config.tensor_shapes() or name.rpartition(".")[0] in self.info.layouts:
             raise ArtifactError(f"{self.path}: {name} is not a dense tensor of this artifact")
         return self._read(name).astype(np.float32)

@@ -36,6 +36,8 @@ def nearest_candidates(
         num_candidates: n, at most K.
     Returns:
         candidates (n_sub_vectors, n) int64 and their squared distances, never negative.
+    Raises:
+        OptionError: there are not so many codewords.
     """
     if not 1 <= num_candidates <= len(codebook):
         raise OptionError(
@@ -61,6 +63,8 @@ def starting_logits(distances: Tensor, start: str) -> Tensor:
             (0.9 for the first, the rest shared).
     Returns:
         (..., n) float32.
+    Raises:
+        OptionError: an unknown start.
     """
     if start == "uniform":
         return torch.zeros_like(distances)

@@ -22,6 +22,8 @@ def ratio_loss(ratios: Tensor, frozen: Tensor, form: str) -> Tensor:
         frozen: (sub-vectors,) bool; form "reference" leaves these out.
         form: "paper", mean over sub-vectors of sum_n (1 - |2 r - 1|): VQ4DiT eq. 9.
             "reference", 2 * mean of r (1 - r) over what is open: the authors' code.
+    Raises:
+        OptionError: an unknown form.
     """
     if form == "paper":
         return (1 - (2 * ratios - 1).abs()).sum(dim=1).mean()

@@ -107,7 +107,14 @@ def freeze_layers(layers: list[VQLinear], recipe: Recipe) -> float:
 
 
 def check_finite(loss: Tensor, where: str, remedy: str) -> None:
-    """Stop a run that has diverged; what it saved before stays usable."""
+    """Stop a run that has diverged; what it saved before stays usable.
+
+    Args:
+        loss: a scalar.
+        where, remedy: what is trained, and what to do, for the message.
+    Raises:
+        Vq4ditError: the loss is NaN or infinite.
+    """
     if not torch.isfinite(loss):
         raise Vq4ditError(
             f"the loss of {where} became {loss.item()}, needed a finite number; {remedy}"

@@ -96,12 +96,12 @@ def calibrate(
     if not output.parent.is_dir():
         raise OptionError(f"{output}: the folder {output.parent} does not exist; create it first")
     chosen = recipe if isinstance(recipe, Recipe) else recipe_by_name(recipe)
-    _check_independence(chosen, independent_blocks)
+    _check_independence(chosen, independent_blocks=independent_blocks)
     compute = compute_for(device, autocast)
     source = open_checkpoint(checkpoint, options)
     check_precision(source.config, precision)
     job = Job(source=source, recipe=chosen, seed=seed, compute=compute)
-    settings = _settings(job, precision, independent_blocks)
+    settings = _settings(job, precision, independent_blocks=independent_blocks)
     with compute.session(), _executor(ray, workers, compute) as executor:
         workspace = Workspace(output, settings, resume=resume)
         stages = Stages(
@@ -123,7 +123,7 @@ def calibrate(
     return summary
 
 
-def _check_independence(recipe: Recipe, independent_blocks: bool) -> None:
+def _check_independence(recipe: Recipe, *, independent_blocks: bool) -> None:
     """Independent blocks are a way of block-wise calibration alone."""
     if independent_blocks and recipe.scope != "block":
         raise OptionError(
@@ -132,7 +132,7 @@ def _check_independence(recipe: Recipe, independent_blocks: bool) -> None:
         )
 
 
-def _settings(job: Job, precision: Precision, independent_blocks: bool) -> dict[str, Any]:
+def _settings(job: Job, precision: Precision, *, independent_blocks: bool) -> dict[str, Any]:
     """All that the artifact follows from; what is as by default is left out where it is new."""
     settings: dict[str, Any] = {
         "source_sha256": job.source.sha256,
