@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 import pytest
-from ptx import FailureKind, KernelFailure
+from ptx import FailureKind, KernelFailure, UnsupportedPtx
 from support_ptx import run_body
 
 DECLARATIONS = """.reg .b32 %x, %y, %mine, %other; .reg .b64 %at; .reg .pred %p;
@@ -60,3 +60,11 @@ def test_what_cannot_complete_is_told(body, detail):
     found = failure(f"setp.lt.u32 %p, %thread, 32; {body}", block=40)
     assert (found.kind, found.text) == (FailureKind.DIVERGENT_BARRIER, "bar.sync 0")
     assert re.search(detail, found.detail)
+
+
+@pytest.mark.parametrize(
+    "text", ["bar.arrive 0, 64;", "bar.red.popc.u32 %x, 0, %p;", "barrier.sync.frob 0;", "bar 0;"]
+)
+def test_unknown_barriers_are_refused(text):
+    with pytest.raises(UnsupportedPtx, match="unknown"):
+        run_body(text, [np.zeros(1)], declarations=DECLARATIONS)

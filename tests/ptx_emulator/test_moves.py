@@ -171,8 +171,11 @@ def test_global_bounds_and_alignment():
     assert failure(two, [np.zeros(99, np.uint32)], declarations=PLACES) is FailureKind.MISALIGNED
     below = "ld.global.b32 %x, [%rd0+-4];"
     assert failure(below, [x], declarations=PLACES) is FailureKind.OUT_OF_BOUNDS
-    nowhere = "mov.u64 %at, 16; ld.global.b32 %x, [%at];"
-    assert failure(nowhere, [x], declarations=PLACES) is FailureKind.OUT_OF_BOUNDS
+    for address in (16, 5 << 40, (5 << 40) + 4):
+        with pytest.raises(KernelFailure, match=f"{address:#x} is in no buffer") as caught:
+            nowhere = f"mov.u64 %at, {address}; ld.global.b32 %x, [%at];"
+            run_body(nowhere, [x], declarations=PLACES)
+        assert caught.value.kind is FailureKind.OUT_OF_BOUNDS
 
 
 def test_a_truncated_address_meets_no_buffer():
