@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -13,6 +14,7 @@ from vq4dit.errors import Cancelled, OptionError
 
 from .checks import check_latents
 from .noise import INITIAL_STEP, gaussian_noise
+from .noise_ahead import MIN_ELEMENTS, NoiseAhead
 from .request import Request, padded
 from .session import Floats, StepInputs
 from .step_report import Callback, StepReport
@@ -69,34 +71,23 @@ class SamplingRun:
         zeros = np.zeros_like(latent)
         cfg_scale = np.full(len(latent), request.cfg_scale, np.float32)
         history = zeros
-        for i, t in enumerate(request.schedule.timesteps):
-            self.check_cancelled(f"step {i + 1} of {request.num_steps}")
-            row = request.table[i]
-            latent, history = self.run_step(
-                StepInputs(
+        with NoiseAhead(partial(self._noise, samples)) as noise:
+            for i, t in enumerate(request.schedule.timesteps):
+                self.check_cancelled(f"step {i + 1} of {request.num_steps}")
+                inputs = StepInputs(
                     latent=latent,
                     timestep=np.full(len(latent), t, np.float32),
                     label=labels,
                     cfg_scale=cfg_scale,
-                    coefficients=np.tile(row, (len(latent), 1)),
-                    noise=zeros if row[3] == 0.0 else self._noise(i, samples),
+                    coefficients=np.tile(request.table[i], (len(latent), 1)),
+                    noise=noise.take(i) if self._needs_noise(i) else zeros,
                     history=history,
                 )
-            )
-            check_latents(latent, samples, step=i, num_steps=request.num_steps, t=int(t))
-            if self.callback is not None:
-                self.callback(
-                    StepReport(
-                        done=batch * request.num_steps + i + 1,
-                        total=self.num_batches * request.num_steps,
-                        step=i,
-                        t=int(t),
-                        samples=samples[:num_rows],
-                        latents=latent[:num_rows],
-                        x_start=history[:num_rows],
-                        decode=self.decode,
-                    )
-                )
+                if self._is_worth_a_thread(latent.size) and self._needs_noise(i + 1):
+                    noise.begin(i + 1)
+                latent, history = self.run_step(inputs)
+                check_latents(latent, samples, step=i, num_steps=request.num_steps, t=int(t))
+                self._report(batch, i, samples[:num_rows], latent, history)
         return latent[:num_rows]
 
     def check_cancelled(self, stage: str) -> None:
@@ -104,7 +95,35 @@ class SamplingRun:
         if self.cancel is not None and self.cancel.is_set():
             raise Cancelled(f"drawing was cancelled before {stage}, as its event asked for")
 
-    def _noise(self, step: int, samples: NDArray[np.int64]) -> Floats:
+    def _report(
+        self, batch: int, step: int, samples: NDArray[np.int64], latent: Floats, x_start: Floats
+    ) -> None:
+        """Tell the callback of a step; rows beyond those of `samples` fill up the batch."""
+        if self.callback is None:
+            return
+        num_rows, num_steps = len(samples), self.request.num_steps
+        self.callback(
+            StepReport(
+                done=batch * num_steps + step + 1,
+                total=self.num_batches * num_steps,
+                step=step,
+                t=int(self.request.schedule.timesteps[step]),
+                samples=samples,
+                latents=latent[:num_rows],
+                x_start=x_start[:num_rows],
+                decode=self.decode,
+            )
+        )
+
+    def _needs_noise(self, step: int) -> bool:
+        """Whether there is such a step and it adds noise: c3 is not 0."""
+        return step < self.request.num_steps and bool(self.request.table[step, 3] != 0.0)
+
+    def _is_worth_a_thread(self, num_elements: int) -> bool:
+        """Whether noise is drawn while the engine runs; a caller's own never leaves its thread."""
+        return self.noise is None and num_elements >= MIN_ELEMENTS
+
+    def _noise(self, samples: NDArray[np.int64], step: int) -> Floats:
         """Noise of one step, (n, C, H, W); OptionError if the caller's is misshaped."""
         if self.noise is None:
             return gaussian_noise(self.request.seed, samples, step, self.latent_shape)

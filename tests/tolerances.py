@@ -78,3 +78,7 @@ FP16_OUTPUT_RELATIVE = 2.5e-4
 
 #: The same for bfloat16, whose last place is eight times as large.
 BF16_OUTPUT_RELATIVE = 8 * FP16_OUTPUT_RELATIVE
+
+#: Gaussian noise against pinned numbers, relative: float64 logarithm and cosine of another machine
+#: may differ in the last digit, which can round a float32 the other way.
+PINNED_NOISE = 3e-7

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tolerances import GAUSSIAN_SIGMAS
+from tolerances import GAUSSIAN_SIGMAS, PINNED_NOISE
 
 from vq4dit.errors import OptionError
 from vq4dit.runtime.noise import INITIAL_STEP, MAX_SEED, gaussian_noise, philox4x32
@@ -23,9 +23,7 @@ from vq4dit.runtime.noise import INITIAL_STEP, MAX_SEED, gaussian_noise, philox4
     ],
 )
 def test_known_answers_of_random123(counter, key, words):
-    found = philox4x32(
-        np.array([int(w, 16) for w in counter], np.uint64), (int(key[0], 16), int(key[1], 16))
-    )
+    found = philox4x32([np.uint64(int(w, 16)) for w in counter], (int(key[0], 16), int(key[1], 16)))
     assert [f"{int(w):08x}" for w in found] == words.split()
 
 
@@ -40,6 +38,27 @@ def test_a_sample_does_not_depend_on_its_neighbours(seed, samples, step, shape):
     alone = [gaussian_noise(seed, np.array([s]), step, shape)[0] for s in samples]
     assert together.dtype == np.float32 and together.shape == (len(samples), *shape)
     assert np.array_equal(together, np.stack(alone)) and np.isfinite(together).all()
+
+
+def test_pinned_numbers():
+    """Seeds of earlier versions go on to give the same pictures, up to the processor's cosine."""
+    found = gaussian_noise(12345 << 20, np.array([7, 8]), 3, (2, 3))
+    expected = [
+        [0.438818812, -1.56578803, -1.70562601, 0.814296305, 0.885310054, 0.325443387],
+        [-0.039594952, 0.880202949, 1.13314462, 0.728066325, -0.0303580724, -0.123116426],
+    ]  # fmt: skip
+    np.testing.assert_allclose(found.reshape(2, -1), expected, rtol=PINNED_NOISE)
+
+
+@pytest.mark.parametrize("num_elements", [4 * 3072 - 1, 4 * 3072 + 5, 4 * 7000])
+def test_chunks_do_not_show(num_elements):
+    samples = np.array([4, 0, 9])
+    whole = gaussian_noise(3, samples, 7, (num_elements,))
+    start = gaussian_noise(3, samples, 7, (8,))
+    assert np.array_equal(whole[:, :8], start)
+    alone = [gaussian_noise(3, samples[i : i + 1], 7, (num_elements,)) for i in range(3)]
+    assert np.array_equal(whole, np.concatenate(alone))
+    assert len(np.unique(whole)) > 0.99 * whole.size
 
 
 def test_every_part_of_the_counter_and_both_halves_of_the_seed_matter():
