@@ -90,3 +90,27 @@ def test_registers_belong_to_the_warps_that_have_begun(slot, finds):
     assert caught.value.kind is FailureKind.REGISTER_NOT_FENCED
     block.products.fence(FIRST)
     block.products.begin((slot,), (), "m64n8k16", FIRST)
+
+
+@pytest.mark.parametrize("blocks", [1, 3])
+@pytest.mark.parametrize(("writer", "fencer"), [(0, 0), (5, 5), (5, 0), (0, 5), (6, 2)])
+def test_a_fence_is_for_the_writes_of_its_own_warp(writer, fencer, blocks):
+    """Between the last barrier and the next one a warp writes and one fences; in the last block."""
+    geometry = Geometry(grid=(3, 1, 1), block=(256, 1, 1), first_block=0, num_blocks=blocks)
+    ordering = Ordering(geometry)
+    shared = SharedMemory(1024, 4, geometry, ordering)
+    mine = 8 * (blocks - 1) + ALL
+    threads = 32 * mine[writer] + np.arange(32)
+    places = 4 * (threads % 256).astype(np.uint64)
+    shared.store(places, [threads.astype(np.uint32)], threads)
+    ordering.fence_async_proxy(mine[fencer : fencer + 1])
+    ordering.synchronise(mine)
+    products = WarpgroupProducts(geometry, shared)
+    addresses = np.full((4, 1), 128 * writer)
+    if writer == fencer:
+        data = products.read_shared(addresses, 16, mine[:4])
+        np.testing.assert_array_equal(data.view(np.uint32)[0, 0], threads[:4])
+        return
+    with pytest.raises(Fault) as caught:
+        products.read_shared(addresses, 16, mine[:4])
+    assert caught.value.kind is FailureKind.PROXY_NOT_FENCED
