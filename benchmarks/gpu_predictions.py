@@ -173,7 +173,9 @@ def predictions(efficiencies: Efficiencies = ASSUMED) -> dict[str, Any]:
         "goals": [goal_row(goal, gpu, efficiencies) for goal in GOALS for gpu in GPUS.values()],
         "by_rows": [_rows_row(gpu, m, efficiencies) for gpu in GPUS.values() for m in TOKEN_ROWS],
         "shapes": [
-            row for name in ("a100-40", "orin-agx") for row in _shape_rows(GPUS[name], efficiencies)
+            row
+            for name in ("a100-40", "orin-agx", "h100")
+            for row in _shape_rows(GPUS[name], efficiencies)
         ],
         "steps": [_step_row(name, efficiencies) for name in GPUS],
         "gpus": [asdict(gpu) for gpu in GPUS.values()],

@@ -131,7 +131,11 @@ def _estimate(tile: Tile, *, is_gemv: bool) -> tuple[int, int]:
 
 
 def _library(
-    shape: tuple[int, int, int], warp: tuple[int, int], stages: int, split_k: int = 1
+    shape: tuple[int, int, int],
+    warp: tuple[int, int],
+    stages: int,
+    split_k: int = 1,
+    only_sm: int | None = None,
 ) -> LaunchTile:
     """A plain float16 GEMM; instructions: products, fragments and copies, and 40 of the rest."""
     rows, columns, depth = shape
@@ -150,6 +154,7 @@ def _library(
         registers=min(255, 100 + warp[0] * warp[1] // 32),
         loop_instructions=products + fragments + 3 * copies + 40,
         split_k=split_k,
+        only_sm=only_sm,
     )
 
 
@@ -179,7 +184,8 @@ def tile_of_entry(entry_point: str) -> LaunchTile | None:
     return None
 
 
-#: A GEMM library's: more shapes than any is known to have, so that ours are not flattered.
+#: A GEMM library's: more shapes than any is known to have, so that ours are not flattered; on
+#: Hopper also those that ours have there, and larger ones.
 LIBRARY_GEMMS = (
     _library((256, 128, 64), (64, 64), 3),
     _library((128, 256, 64), (64, 64), 3),
@@ -197,4 +203,16 @@ LIBRARY_GEMMS = (
     _library((64, 96, 32), (32, 48), 3, split_k=2),
     _library((64, 64, 64), (32, 32), 5),
     _library((64, 64, 32), (32, 32), 4, split_k=2),
+    *(
+        _library((rows, columns, 64), warp, 3, only_sm=90)
+        for rows, columns, warp in (
+            (192, 128, (64, 64)),
+            (128, 192, (64, 64)),
+            (96, 192, (48, 64)),
+            (192, 96, (64, 48)),
+            (192, 192, (64, 64)),
+            (256, 192, (64, 96)),
+            (192, 256, (96, 64)),
+        )
+    ),
 )
