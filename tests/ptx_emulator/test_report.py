@@ -73,3 +73,10 @@ $last:
     with pytest.raises(ValueError, match="no loop executed mma; the kernel has 3 loops"):
         report.main_loop()
     assert report.count("sub", last) == 3
+
+
+def test_a_kernel_without_loops_has_no_main_loop():
+    report = run_body("mov.u32 %x, 1;", [np.zeros(1)], declarations=DECLARATIONS)
+    assert report.loops == ()
+    with pytest.raises(ValueError, match="no loop executed mov; the kernel has 0 loops"):
+        report.main_loop("mov")
