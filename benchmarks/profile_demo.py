@@ -33,7 +33,7 @@ from vq4dit.runtime.profiling.latency import timed_in_turn
 from vq4dit.runtime.profiling.layers import decoder_layers, step_layers
 from vq4dit.runtime.profiling.options import ProfileOptions
 from vq4dit.runtime.profiling.peaks import measure_peaks
-from vq4dit.runtime.profiling.timed_sessions import step_session, timed
+from vq4dit.runtime.profiling.timed_sessions import timed
 from vq4dit.runtime.samplers import SAMPLERS
 
 FOLDER = Path(__file__).parent
@@ -104,7 +104,7 @@ def closures(path: Path, threads: int, batch: int) -> Iterator[dict[str, Any]]:
 
 def step_overhead(name: str, pipeline: Pipeline) -> dict[str, Any]:
     """Steps with one clock around many, against steps as the profiler times them."""
-    session = step_session(pipeline)
+    session = pipeline.sessions.step
     run = partial(session.run, step_inputs(pipeline.manifest, 1))
 
     def bare() -> float:

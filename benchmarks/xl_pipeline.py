@@ -159,7 +159,7 @@ def parity(name: str, work: Path) -> dict[str, Any]:
     }
     for accuracy in ("fast", "exact"):
         with Pipeline(directory, accuracy=accuracy, low_memory=True) as pipeline:
-            found = pipeline._run_step(stored_inputs(tensors))
+            found = pipeline.sessions.run_step(stored_inputs(tensors))
         errors[accuracy] = [relative_error(f, w) for f, w in zip(found, wanted, strict=True)]
     return {"step_relative_error_of_latent_out_and_x_start": errors}
 

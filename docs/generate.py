@@ -52,6 +52,7 @@ API = {
     },
     "Sessions": {
         "vq4dit.runtime.session": ["StepInputs", "StepSession", "DecoderSession"],
+        "vq4dit.runtime.engine_sessions": ["EngineSessions"],
     },
     "Errors": {
         "vq4dit.errors": [

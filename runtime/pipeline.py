@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +19,7 @@ from vq4dit.engines.manifest import MANIFEST_NAME, Manifest, load_manifest, veri
 from vq4dit.errors import ArtifactError, OptionError
 
 from .checks import check_pictures
+from .engine_sessions import EngineSessions
 from .images import uint8_from_pictures
 from .open_session import check_runs_here, open_decoder_session, open_step_session
 from .request import (
@@ -32,8 +33,8 @@ from .request import (
     resolved_request,
 )
 from .sampling import NoiseSource, SamplingRun
-from .selftest import SelfTestResult, load_selftest, run_selftest
-from .session import DecoderSession, Floats, StepInputs, StepSession
+from .selftest import SelfTestResult, load_selftest
+from .session import Floats
 from .step_report import Callback
 
 _log = logging.getLogger(__name__)
@@ -41,6 +42,8 @@ _log = logging.getLogger(__name__)
 
 class Pipeline:
     """A loaded engine that draws pictures; a context manager, safe to share between threads.
+
+    `manifest` tells what the engine is; `sessions` runs single steps and tells of every run.
 
     Args:
         engine_dir: directory made by `vq4dit build`.
@@ -71,29 +74,16 @@ class Pipeline:
         check_runs_here(self.manifest, providers)
         verify_files(self.engine_dir, self.manifest)
         self.engine_sha256 = hash_file(self.engine_dir / MANIFEST_NAME)
-        self._lock = threading.Lock()
-        self._accuracy = accuracy
-        self._low_memory, self._closed = low_memory, False
-        self._load_step: Callable[[], StepSession] = partial(
-            open_step_session,
+        self._accuracy, self._low_memory = accuracy, low_memory
+        options: dict[str, Any] = {"threads": threads, "providers": providers}
+        load = self.engine_dir, self.manifest
+        has_decoder = "decoder" in self.manifest.files
+        self.sessions = EngineSessions(
             self.engine_dir,
-            self.manifest,
-            accuracy=accuracy,
-            threads=threads,
-            providers=providers,
+            load_step=partial(open_step_session, *load, accuracy=accuracy, **options),
+            load_decoder=partial(open_decoder_session, *load, **options) if has_decoder else None,
+            low_memory=low_memory,
         )
-        self._session: StepSession | None = self._load_step()
-        self._load_decoder: Callable[[], DecoderSession] | None = None
-        self._decoder: DecoderSession | None = None
-        if "decoder" in self.manifest.files:
-            self._load_decoder = partial(
-                open_decoder_session,
-                self.engine_dir,
-                self.manifest,
-                threads=threads,
-                providers=providers,
-            )
-            self._decoder = None if low_memory else self._load_decoder()
         self._told_cfg_cost = False
         if verify:
             self._require_selftest(accuracy)
@@ -166,7 +156,7 @@ class Pipeline:
             latent_shape=self.manifest.latent_shape,
             batch_min=self.manifest.batch_min,
             num_batches=len(batches),
-            run_step=self._run_step,
+            run_step=self.sessions.run_step,
             decode=self.decode,
             noise=noise,
             callback=callback,
@@ -239,26 +229,17 @@ class Pipeline:
             return latents
         low, high = self.manifest.batch_min, self.manifest.batch_max
         size = 1 if self._low_memory else min(max(len(latents), 1), high or DEFAULT_BATCH_SIZE)
-        pictures = []
-        with self._lock:
-            decoder = self._open_decoder()
-            for start in range(0, max(len(latents), 1), size):
-                part = latents[start : start + size]
-                pictures.append(decoder.decode(padded(part, low))[: len(part)])
-        return np.concatenate(pictures)
+        parts = [latents[i : i + size] for i in range(0, max(len(latents), 1), size)]
+        pictures = self.sessions.decode([padded(part, low) for part in parts])
+        return np.concatenate([p[: len(part)] for p, part in zip(pictures, parts, strict=True)])
 
     def selftest(self, tensors: Mapping[str, NDArray[Any]]) -> SelfTestResult:
         """Run the engine's self-test (`selftest.load_selftest`) and give the errors."""
-        with self._lock:
-            open_decoder = None if self._load_decoder is None else self._open_decoder
-            return run_selftest(tensors, self._open_session(), open_decoder)
+        return self.sessions.selftest(tensors)
 
     def close(self) -> None:
         """Free the sessions; a second call does nothing."""
-        with self._lock:
-            self._closed = True
-            self._free_step()
-            self._free_decoder()
+        self.sessions.close()
 
     def __enter__(self) -> Pipeline:
         return self
@@ -270,43 +251,6 @@ class Pipeline:
         trace: TracebackType | None,
     ) -> None:
         self.close()
-
-    def _run_step(self, inputs: StepInputs) -> tuple[Floats, Floats]:
-        """One step under the lock, so that threads take turns and close() waits for its end."""
-        with self._lock:
-            return self._open_session().run(inputs)
-
-    def _open_session(self) -> StepSession:
-        self._check_open()
-        if self._low_memory:
-            self._free_decoder()
-        if self._session is None:
-            self._session = self._load_step()
-        return self._session
-
-    def _open_decoder(self) -> DecoderSession:
-        self._check_open()
-        if self._low_memory:
-            self._free_step()
-        if self._decoder is None:
-            if self._load_decoder is None:
-                raise OptionError(f"{self.engine_dir}: has no decoder")
-            self._decoder = self._load_decoder()
-        return self._decoder
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise OptionError(f"{self.engine_dir}: this pipeline is closed; open it again")
-
-    def _free_step(self) -> None:
-        if self._session is not None:
-            self._session.close()
-        self._session = None
-
-    def _free_decoder(self) -> None:
-        if self._decoder is not None:
-            self._decoder.close()
-        self._decoder = None
 
     def _require_selftest(self, accuracy: str) -> None:
         """Raise ArtifactError if the self-test's errors are above the limits."""

@@ -26,7 +26,7 @@ def vq4dit(accuracy: str) -> Loader:
         from vq4dit.runtime.session import StepInputs
 
         pipeline = Pipeline(engine, accuracy=accuracy, threads=threads, low_memory=True)
-        return lambda inputs: pipeline._run_step(StepInputs(**inputs))[0]
+        return lambda inputs: pipeline.sessions.run_step(StepInputs(**inputs))[0]
 
     return load
 

@@ -25,7 +25,7 @@ from .memory import memory_by_phase
 from .options import ProfileOptions
 from .peaks import Peaks
 from .power import PowerSource
-from .timed_sessions import RunLog, step_session, timed
+from .timed_sessions import RunLog, timed
 
 _ENERGY_SECONDS = 2.0
 _IDLE_SECONDS = 1.0
@@ -153,7 +153,7 @@ class EngineUnderTest:
         self.result["energy"] = {"sources": [], "why_not": list(why_not)}
         if not sources:
             return
-        session = step_session(self.pipeline)
+        session = self.pipeline.sessions.step
         inputs = step_inputs(self.pipeline.manifest, options.batch)
         num_steps = 0
 
@@ -228,7 +228,7 @@ def timed_steps(
     """Seconds of steps of each engine after a warm-up, the engines in turn."""
     calls = []
     for engine in engines:
-        session = step_session(engine.pipeline)
+        session = engine.pipeline.sessions.step
         calls.append(partial(session.run, step_inputs(engine.pipeline.manifest, batch)))
     for call in calls:
         for _ in range(options.warmup):

@@ -24,7 +24,6 @@ from .inputs import step_inputs
 from .options import ProfileOptions
 from .ort_nodes import NodeProfile, account, optimized_path, profile_nodes
 from .peaks import Peaks
-from .timed_sessions import step_session
 
 _ASYNCHRONOUS = frozenset(
     f"{name}ExecutionProvider"
@@ -41,7 +40,7 @@ def step_layers(
     Raises:
         BackendUnavailable: the engine's session cannot time its layers.
     """
-    session = step_session(pipeline)
+    session = pipeline.sessions.step
     inputs = step_inputs(pipeline.manifest, options.batch)
     if hasattr(session, "node_times"):
         plain = []

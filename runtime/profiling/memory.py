@@ -92,7 +92,6 @@ def _measure(engine: Path, options: dict[str, Any]) -> dict[str, Any]:
 
     from .devices import device_memory_used
     from .inputs import step_inputs
-    from .timed_sessions import decoder_session, step_session
 
     phases: list[dict[str, Any]] = []
     can_reset = True
@@ -120,7 +119,7 @@ def _measure(engine: Path, options: dict[str, Any]) -> dict[str, Any]:
         ),
     )
     inputs = step_inputs(pipeline.manifest, options["batch"])
-    session, decoder = step_session(pipeline), decoder_session(pipeline)
+    session, decoder = pipeline.sessions.step, pipeline.sessions.decoder
     note("first step", lambda: session.run(inputs))
     note("steady", lambda: [session.run(inputs) for _ in range(_STEADY_STEPS)])
     if decoder is not None:

@@ -3,6 +3,7 @@
 import threading
 from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from tiny_engine import NAMES, write_tiny_engine
 from vq4dit.engine_files import hash_file
 from vq4dit.engines.manifest import MANIFEST_NAME, manifest_to_json
 from vq4dit.errors import Cancelled, OptionError, Vq4ditError
+from vq4dit.runtime.engine_sessions import EngineSessions
 from vq4dit.runtime.noise import INITIAL_STEP, gaussian_noise
 from vq4dit.runtime.pipeline import Pipeline
 
@@ -173,8 +175,8 @@ def test_small_batches_are_filled_up_where_the_engine_needs_it(tmp_path, num_ima
     (expected_dir / MANIFEST_NAME).write_bytes(manifest_to_json(limited))
     sizes, reported = [], []
     with Pipeline(expected_dir, threads=1) as pipeline:
-        step = pipeline._session.run
-        pipeline._session.run = lambda inputs: sizes.append(len(inputs.latent)) or step(inputs)
+        step = pipeline.sessions.step.run
+        pipeline.sessions.step.run = lambda inputs: sizes.append(len(inputs.latent)) or step(inputs)
         found = pipeline(
             [1, 2], steps=3, num_images=num_images, sampler="ddpm",
             callback=lambda report: reported.append(len(report.latents)),
@@ -184,7 +186,14 @@ def test_small_batches_are_filled_up_where_the_engine_needs_it(tmp_path, num_ima
     assert all(4 <= size <= 6 for size in sizes) and max(reported) <= num_images
 
 
-def test_constant_latents_name_the_step(pipeline):
+def sessions(load_step, load_decoder):
+    """Sessions of a backend of the test's own."""
+    return EngineSessions(
+        Path("engine"), load_step=load_step, load_decoder=load_decoder, low_memory=False
+    )
+
+
+def test_constant_latents_name_the_step(pipeline, monkeypatch):
     class Flat:
         def run(self, inputs):
             flat = np.zeros_like(inputs.latent) + (inputs.timestep[:, None, None, None] > 500)
@@ -194,18 +203,15 @@ def test_constant_latents_name_the_step(pipeline):
         def close(self):
             pass
 
-    kept, pipeline._session = pipeline._session, Flat()
-    try:
-        with pytest.raises(Vq4ditError, match=r"constant at step 1 of 3 \(t = 999\), sample 11"):
-            pipeline([0, 1], steps=3, samples=10)
-    finally:
-        pipeline._session = kept
+    monkeypatch.setattr(pipeline, "sessions", sessions(Flat, None))
+    with pytest.raises(Vq4ditError, match=r"constant at step 1 of 3 \(t = 999\), sample 11"):
+        pipeline([0, 1], steps=3, samples=10)
 
 
 @pytest.mark.parametrize(
     ("value", "what"), [(0.0, "constant"), (7.0, "constant"), (np.nan, "NaN or infinite")]
 )
-def test_pictures_that_show_nothing_name_the_step(pipeline, value, what):
+def test_pictures_that_show_nothing_name_the_step(pipeline, monkeypatch, value, what):
     class Flat:
         def decode(self, latent):
             pictures = np.zeros((len(latent), 1, 16, 16), np.float32)
@@ -216,14 +222,12 @@ def test_pictures_that_show_nothing_name_the_step(pipeline, value, what):
         def close(self):
             pass
 
-    kept, pipeline._decoder = pipeline._decoder, Flat()
-    try:
-        with pytest.raises(Vq4ditError, match=f"picture is {what} after step 3 of 3, sample 5"):
-            pipeline([0, 1], steps=3, samples=4)
-        with pytest.raises(Vq4ditError) if np.isnan(value) else nullcontext():
-            assert pipeline.decode(np.zeros((2, 4, 8, 8), np.float32)).shape == (2, 16, 16, 1)
-    finally:
-        pipeline._decoder = kept
+    step = pipeline.sessions.step
+    monkeypatch.setattr(pipeline, "sessions", sessions(lambda: step, Flat))
+    with pytest.raises(Vq4ditError, match=f"picture is {what} after step 3 of 3, sample 5"):
+        pipeline([0, 1], steps=3, samples=4)
+    with pytest.raises(Vq4ditError) if np.isnan(value) else nullcontext():
+        assert pipeline.decode(np.zeros((2, 4, 8, 8), np.float32)).shape == (2, 16, 16, 1)
 
 
 def test_description_draws_the_same_picture_again(pipeline, engine_dir):

@@ -18,7 +18,7 @@ from vq4dit.runtime.profiling.options import ProfileOptions
 from vq4dit.runtime.profiling.peaks import Peaks
 from vq4dit.runtime.profiling.report import report_html
 from vq4dit.runtime.profiling.table import profile_text
-from vq4dit.runtime.profiling.timed_sessions import decoder_session, step_session, timed
+from vq4dit.runtime.profiling.timed_sessions import timed
 
 pytestmark = pytest.mark.ort
 
@@ -125,10 +125,13 @@ def test_needs_an_engine(tmp_path):
 
 def test_a_pipeline_is_as_before_after_it_was_timed(engine_dir):
     with Pipeline(engine_dir, threads=1) as pipeline:
-        before = step_session(pipeline), decoder_session(pipeline)
+        before = pipeline.sessions.step, pipeline.sessions.decoder
         with timed(pipeline) as (steps, decodes):
             pipeline(0, steps=4)
-        assert (step_session(pipeline), decoder_session(pipeline)) == before
+            with pytest.raises(OptionError, match="observed already"), timed(pipeline):
+                pass
+        pipeline(0, steps=2)
+        assert (pipeline.sessions.step, pipeline.sessions.decoder) == before
         assert len(steps.seconds) == 4 and len(steps.gaps) == 3 and len(decodes.seconds) == 1
         assert all(seconds > 0 for seconds in [*steps.seconds, *steps.gaps])
 
@@ -149,8 +152,10 @@ class HookedSession:
 
 def test_a_sessions_own_times_of_layers_are_taken(engine_dir, monkeypatch):
     session = HookedSession()
-    monkeypatch.setattr(layers, "step_session", lambda pipeline: session)
     with Pipeline(engine_dir, threads=1) as pipeline:
+        monkeypatch.setattr(
+            pipeline, "sessions", SimpleNamespace(step=session, close=pipeline.sessions.close)
+        )
         found, result = step_layers(pipeline, QUICK, peaks=PEAKS, event_cost=COST)
     assert session.runs == QUICK.repeats
     assert [n.duration_us for n in found.nodes] == [n.duration_us for n in nodes()]
@@ -159,8 +164,10 @@ def test_a_sessions_own_times_of_layers_are_taken(engine_dir, monkeypatch):
 
 def test_a_session_without_times_says_what_to_do(engine_dir, monkeypatch):
     other = SimpleNamespace(run=lambda inputs: None)
-    monkeypatch.setattr(layers, "step_session", lambda pipeline: other)
     with Pipeline(engine_dir, threads=1) as pipeline:
+        monkeypatch.setattr(
+            pipeline, "sessions", SimpleNamespace(step=other, close=pipeline.sessions.close)
+        )
         with pytest.raises(BackendUnavailable, match="does not tell the times of its layers"):
             step_layers(pipeline, QUICK, peaks=PEAKS, event_cost=COST)
 
