@@ -16,7 +16,7 @@ DEV := $(VENV)/.installed-dev
 # `make demo` needs less than the tests do; where the tests' packages are there, they will do.
 DEMO := $(if $(wildcard $(DEV)),$(DEV),$(VENV)/.installed-calibrate)
 FOLDERS := calibrate export plugins runtime engines demo
-SOURCES := src $(FOLDERS) tests benchmarks
+SOURCES := src $(FOLDERS) tests benchmarks docs
 TYPING := build/typing/vq4dit
 
 .PHONY: all demo test lint typing clean
