@@ -62,7 +62,7 @@ def run_kernel(
     memory = GlobalMemory()
     symbols, shared_size = _place_shared(kernel.shared, shared_bytes)
     local_symbols, local_size = _place(kernel.local, 0)
-    symbols |= local_symbols | _place_constants(kernel, memory)
+    symbols |= local_symbols | _place_module_variables(kernel, memory)
     symbols["%dynamic_smem_size"] = shared_bytes
     parameters = _parameter_memory(kernel, arguments, memory, symbols)
     statistics = Statistics(len(kernel.instructions))
@@ -148,13 +148,14 @@ def _place_shared(variables: Sequence[Variable], shared_bytes: int) -> tuple[dic
     return addresses, start + shared_bytes if shared_bytes else end
 
 
-def _place_constants(kernel: Kernel, memory: GlobalMemory) -> dict[str, int]:
+def _place_module_variables(kernel: Kernel, memory: GlobalMemory) -> dict[str, int]:
+    """Global variables, anew for each launch, and constants, which no kernel may write."""
     addresses = {}
-    for variable in kernel.constants:
+    for variable in (*kernel.globals, *kernel.constants):
         data = (variable.initial or b"").ljust(variable.size or 0, b"\0")
-        addresses[variable.name] = memory.add(
-            np.frombuffer(bytearray(data), np.uint8), name=variable.name
-        )
+        array = np.frombuffer(bytearray(data), np.uint8)
+        array.setflags(write=variable in kernel.globals)
+        addresses[variable.name] = memory.add(array, name=variable.name)
     return addresses
 
 

@@ -114,7 +114,8 @@ def parse_kernel(ptx: str, name: str) -> Kernel:
         num_registers=body.num_registers,
         shared=(*body.variables["shared"], *module["shared"]),
         local=tuple(body.variables["local"]),
-        constants=(*module["global"], *module["const"]),
+        globals=tuple(module["global"]),
+        constants=tuple(module["const"]),
         max_threads=max_threads(entry[2]),
     )
 

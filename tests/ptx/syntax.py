@@ -141,5 +141,6 @@ class Kernel:
     num_registers: int
     shared: tuple[Variable, ...]
     local: tuple[Variable, ...]
+    globals: tuple[Variable, ...]
     constants: tuple[Variable, ...]
     max_threads: int | None

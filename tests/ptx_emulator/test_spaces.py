@@ -73,10 +73,22 @@ def test_constants_are_not_written():
     body = "ld.const.b32 %x, [table+8]; st.global.b32 [%y], %x;"
     run_kernel(MODULE.replace("BODY", body), "k", 1, 1, [y])
     assert y[0] == 3
-    with pytest.raises(KernelFailure) as caught:
-        text = MODULE.replace("BODY", "st.const.b32 [table], 5;")
+    for store in ("st.const.b32 [table], 5;", "st.global.b32 [table], 5;", "st.b32 [table+4], 5;"):
+        with pytest.raises(KernelFailure) as caught:
+            run_kernel(MODULE.replace("BODY", store), "k", 1, 1, [y])
+        assert caught.value.kind is FailureKind.READ_ONLY
+
+
+def test_global_variables_are_written_and_begin_anew_with_each_launch():
+    y = np.zeros(1, np.uint32)
+    text = MODULE.replace(".const", ".global").replace(
+        "BODY",
+        """ld.global.b32 %x, [table+4]; add.u32 %x, %x, 7; st.global.b32 [table+4], %x;
+        ld.global.b32 %x, [table+4]; st.global.b32 [%y], %x;""",
+    )
+    for _ in range(2):
         run_kernel(text, "k", 1, 1, [y])
-    assert caught.value.kind is FailureKind.READ_ONLY
+        assert y[0] == 9
 
 
 def test_generic_addresses_have_64_bits():
