@@ -205,10 +205,29 @@ def test_launches_are_those_of_the_kernels(walked, name):
 @pytest.mark.parametrize("name, tile", EMULATED)
 def test_what_the_plan_holds_gives_the_answer(walked, name, tile):
     """PTX, launch size and integers as TensorRT was told them, run in the emulator."""
-    given, (launch,) = (
-        CASES[name],
-        (x for x in walked[name]["launches"] if f"_{tile}" in x["kernel"]),
-    )
+    (launch,) = (x for x in walked[name]["launches"] if f"_{tile}" in x["kernel"])
+    assert_right(CASES[name], launch)
+
+
+@needs_bindings
+def test_hopper_has_tactics_of_its_own(tmp_path):
+    given, attributes = CASES["gemm"], CASES["gemm"]["attributes"]
+    every = kernels_for(GEMM, TWO_BITS, dtype="float16", activation=attributes["activation"], sm=90)
+    chosen = next(kernel for kernel in reversed(every) if kernel.kernel == "wgmma")
+    path = tmp_path / "cases.json"
+    cases = [given | {"launch": [tactic_number(chosen)]}]
+    path.write_text(json.dumps({"sm": 90, "cases": cases}))
+    (found,) = run_with_bindings(DRIVER, str(path))
+    assert found["tactics"] == sorted(tactic_number(kernel) for kernel in every)
+    assert len(every) == len(kernels("gemm")) + len(supported_tiles("wgmma"))
+    (launch,) = found["launches"]
+    assert launch["kernel"] == chosen.name
+    assert re.search(r"^\.target\s+sm_90a\b", launch["ptx"], re.M)
+    assert_right(given, launch)
+
+
+def assert_right(given, launch) -> None:
+    """Run a launch of a case for seven samples; its answer must be the reference's."""
     op, at = schema.OPS[given["op"]], given["sizes"].index({"N": 7})
     inputs, expected = random_node(given, batch=7)
     output = np.full(expected.shape, np.nan, np.float32 if op is RESIDUAL else np.float16)
@@ -253,10 +272,11 @@ def test_tactic_numbers_are_distinct_and_positive():
             assignment_layout=AssignmentLayout.MMA_LANES,
         )  # fmt: skip
         for op, dtype, activation in product((GEMM,), DTYPES.values(), ("none", "gelu_tanh")):
-            for kernel in kernels_for(op, layout, dtype=dtype, activation=activation):
+            for kernel in kernels_for(op, layout, dtype=dtype, activation=activation, sm=90):
                 names.add(kernel.name)
                 numbers.add(tactic_number(kernel))
-    assert len(numbers) == len(names) >= 16 * len(supported_tiles("gemm"))
+    tiles = supported_tiles("gemm") + supported_tiles("wgmma")
+    assert len(numbers) == len(names) >= 16 * len(tiles)
     assert all(0 < number < 2**31 for number in numbers)
 
 
