@@ -62,6 +62,7 @@ class EngineUnderTest:
     def __init__(self, name: str, directory: Path, options: ProfileOptions) -> None:
         self.name = name
         self.trace: EngineTrace | None = None
+        self._pictures: list[EngineTrace] = []
         self._directory, self._options = directory, options
         start = time.perf_counter()
         self.pipeline = Pipeline(
@@ -96,28 +97,28 @@ class EngineUnderTest:
         manifest = self.pipeline.manifest
         return manifest.batch_min <= batch <= (manifest.batch_max or batch)
 
-    def measure_pictures(self) -> None:
-        """Whole pictures through the pipeline, and the time that is spent outside the engine."""
-        options = self._options
-        if options.warmup:
-            self._draw(min(options.steps, 2))
-        spans: list[float] = []
-        gaps: list[float] = []
-        decodes: list[float] = []
-        begin = time.perf_counter()
-        while len(spans) < options.image_repeats:
-            if spans and time.perf_counter() - begin > options.seconds:
-                break
-            with timed(self.pipeline) as (step_log, decode_log):
-                start = time.perf_counter()
-                self._draw(options.steps)
-                end = time.perf_counter()
-            spans.append(end - start)
-            gaps.extend(step_log.gaps)
-            decodes.extend(decode_log.seconds)
-            self.trace = EngineTrace(
-                name=self.name, begin=start, end=end, steps=step_log, decodes=decode_log
-            )
+    def warm_up_pictures(self) -> None:
+        """A short picture that does not count."""
+        if self._options.warmup:
+            self._draw(min(self._options.steps, 2))
+
+    def time_picture(self) -> None:
+        """One whole picture through the pipeline, and the time spent outside the engine's runs."""
+        with timed(self.pipeline) as (step_log, decode_log):
+            start = time.perf_counter()
+            self._draw(self._options.steps)
+            end = time.perf_counter()
+        self._pictures.append(
+            EngineTrace(name=self.name, begin=start, end=end, steps=step_log, decodes=decode_log)
+        )
+
+    def note_pictures(self) -> None:
+        """Sum up the pictures timed so far, at least one."""
+        options, pictures = self._options, self._pictures
+        self.trace = pictures[-1]
+        spans = [picture.end - picture.begin for picture in pictures]
+        gaps = [gap for picture in pictures for gap in picture.steps.gaps]
+        decodes = [seconds for picture in pictures for seconds in picture.decodes.seconds]
         self.result["image"] = {
             "steps": options.steps,
             "sampler": options.sampler,
@@ -234,6 +235,20 @@ def timed_steps(
         for _ in range(options.warmup):
             call()
     return timed_in_turn(calls, repeats=repeats, budget_seconds=options.seconds) if calls else []
+
+
+def measure_pictures(engines: Sequence[EngineUnderTest], options: ProfileOptions) -> None:
+    """Whole pictures of each engine after a warm-up, a picture of each in turn."""
+    for engine in engines:
+        engine.warm_up_pictures()
+    begin = time.perf_counter()
+    for repeat in range(options.image_repeats):
+        if repeat and time.perf_counter() - begin > options.seconds * len(engines):
+            break
+        for engine in engines:
+            engine.time_picture()
+    for engine in engines:
+        engine.note_pictures()
 
 
 def _mean_bits(pipeline: Pipeline) -> float | None:

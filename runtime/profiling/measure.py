@@ -18,7 +18,7 @@ from typing import Any
 from vq4dit.errors import OptionError
 
 from .comparison import comparison
-from .engine_under_test import EngineTrace, EngineUnderTest, timed_steps
+from .engine_under_test import EngineTrace, EngineUnderTest, measure_pictures, timed_steps
 from .event_cost import EventCost, measure_event_cost
 from .latency import latency
 from .machine import machine_facts
@@ -93,7 +93,7 @@ class _Measurements:
             ("machine", self._note_machine),
             ("step latency", self._step_latency),
             *((f"batch {batch}", partial(self._throughput, batch)) for batch in options.batches),
-            *((f"picture, {engine.name}", engine.measure_pictures) for engine in engines),
+            ("pictures", partial(measure_pictures, engines, options)),
             ("peaks", self._measure_peaks),
         ]
         if options.layers:

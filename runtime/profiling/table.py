@@ -104,7 +104,8 @@ def _parts(layers: dict[str, Any]) -> list[str]:
     )
     rows.append(["whole step", three_digits(account["plain_ms"]), percent(1.0),
                  str(account["num_nodes"]), *[NONE] * 3])  # fmt: skip
-    return [*aligned(rows), f"  sum of parts over the whole: {percent(account['closure'])}"]
+    note = "fastest quarter of the runs; sum of parts over the whole:"
+    return [*aligned(rows), f"  {note} {percent(account['closure'])}"]
 
 
 def _layers(layers: dict[str, Any]) -> list[str]:

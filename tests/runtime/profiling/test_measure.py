@@ -74,6 +74,15 @@ def test_a_picture_is_no_shorter_than_its_steps_and_gaps(profile):
         assert len(trace.steps.seconds) == 3 and len(trace.nodes) > 20
 
 
+def test_engines_take_turns_picture_by_picture(engine_dir, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(EngineUnderTest, "time_picture", lambda engine: drawn.append(engine.name))
+    monkeypatch.setattr(EngineUnderTest, "note_pictures", lambda engine: None)
+    with EngineUnderTest("a", engine_dir, QUICK) as a, EngineUnderTest("b", engine_dir, QUICK) as b:
+        engine_under_test.measure_pictures([a, b], QUICK)
+    assert drawn == ["a", "b", "a", "b"]
+
+
 def test_no_layers_no_energy(engine_dir):
     options = ProfileOptions(
         batches=(), steps=1, warmup=0, repeats=3, image_repeats=1, threads=1, layers=False,
