@@ -39,10 +39,7 @@ def nearest_candidates(
     Raises:
         OptionError: there are not so many codewords.
     """
-    if not 1 <= num_candidates <= len(codebook):
-        raise OptionError(
-            f"the number of candidates is {num_candidates}, needed 1..{len(codebook)}"
-        )
+    check_num_candidates(num_candidates, len(codebook))
     if num_candidates == 1:
         assignments, distances = assign(targets, codebook)
         return assignments[:, None], distances[:, None]
@@ -52,6 +49,18 @@ def nearest_candidates(
         parts.append(table.topk(num_candidates, dim=1, largest=False, sorted=True))
     distances = torch.cat([part.values for part in parts]).clamp_(min=0)
     return torch.cat([part.indices for part in parts]), distances
+
+
+def check_num_candidates(num_candidates: int, codebook_size: int) -> None:
+    """Check that a codebook has so many codewords to choose from.
+
+    Raises:
+        OptionError: it has fewer, or none are asked for.
+    """
+    if not 1 <= num_candidates <= codebook_size:
+        raise OptionError(
+            f"the number of candidates is {num_candidates}, needed 1..{codebook_size}"
+        )
 
 
 def starting_logits(distances: Tensor, start: str) -> Tensor:

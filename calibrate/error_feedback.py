@@ -13,6 +13,8 @@ from torch import Tensor
 
 from vq4dit.errors import ShapeError
 
+from .candidates import check_num_candidates
+
 #: Added to H's diagonal, relative to its mean, so that unused inputs do not make it singular.
 _DAMPING = 0.01
 
@@ -34,7 +36,7 @@ def candidates_with_feedback(
     Returns:
         candidates (O, G, n) int64 and the cost of each, (O, G, n), never negative.
     Raises:
-        ShapeError: sizes do not fit.
+        ShapeError: sizes do not fit.   OptionError: a codebook has not so many codewords.
     Source: with H^-1 = U^T U (U upper triangular) the best choice for columns b minimises
     |(w_b - c) U_bb^-1|^2 and the columns right of b change by -(w_b - c) U_bb^-1 U_b,right. Groups
     are taken by falling mean of H's diagonal, as GPTQ's "act order" does for single columns.
@@ -45,6 +47,7 @@ def candidates_with_feedback(
             f"second moment has shape {tuple(second_moment.shape)}, "
             f"needed {(groups * length, groups * length)}"
         )
+    check_num_candidates(num_candidates, codebook.shape[1])
     order = _group_order(second_moment, groups, length)
     device = sub_vectors.device
     columns = (order[:, None] * length + torch.arange(length, device=device)).reshape(-1)

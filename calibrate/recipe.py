@@ -18,6 +18,20 @@ ASSIGNMENT_STARTS = ("nearest", "feedback")
 SCOPES = ("block", "model")
 OPTIMIZERS = ("adam", "rmsprop")
 
+#: Counts, and the least that makes sense.
+_LEAST = {
+    "kmeans_iterations": 0,
+    "kmeans_sample": 1,
+    "num_candidates": 1,
+    "soft_steps": 0,
+    "batch_size": 1,
+    "distill_steps": 0,
+    "distill_batch_size": 1,
+    "num_trajectories": 1,
+    "trajectory_steps": 2,
+    "pool_tokens": 1,
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
@@ -74,11 +88,10 @@ class Recipe:
         ):
             if value not in allowed:
                 raise OptionError(f"{name} {value!r} is unknown; needed one of {allowed}")
-        if self.num_candidates < 1 or self.trajectory_steps < 2 or self.num_trajectories < 1:
-            raise OptionError(
-                f"candidates {self.num_candidates}, trajectories {self.num_trajectories} and "
-                f"their steps {self.trajectory_steps} must be at least 1, 1 and 2"
-            )
+        for name, least in _LEAST.items():
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise OptionError(f"recipe: {name} is {value}, needed at least {least}")
         if not 0 <= self.null_share <= 1:
             raise OptionError(f"null share is {self.null_share}, needed 0..1")
 

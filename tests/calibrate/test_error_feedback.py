@@ -5,7 +5,7 @@ import torch
 
 from vq4dit.calibrate.codebook import assign, fit_codebook
 from vq4dit.calibrate.error_feedback import candidates_with_feedback
-from vq4dit.errors import ShapeError
+from vq4dit.errors import OptionError, ShapeError
 
 
 def _case(seed, rows=48, groups=40, length=4, row_groups=1):
@@ -74,3 +74,12 @@ def test_wrong_moment_shape():
     weight, codebook, _ = _case(6)
     with pytest.raises(ShapeError, match=r"\(3, 3\), needed \(160, 160\)"):
         candidates_with_feedback(weight, codebook, torch.eye(3), 1)
+
+
+@pytest.mark.parametrize("excess", [0, 1])
+def test_no_more_candidates_than_codewords(excess):
+    weight, codebook, moment = _case(7)
+    size = codebook.shape[1]
+    count = size + 1 if excess else 0
+    with pytest.raises(OptionError, match=rf"candidates is {count}, needed 1\.\.{size}"):
+        candidates_with_feedback(weight, codebook, moment, count)
