@@ -20,7 +20,7 @@ from .html import cell, details, figure, milliseconds, note, section, table, val
 from .numbers import counted, data_size, ratio, three_digits, with_unit
 from .report_layers import layers_section, parts_section
 from .report_memory import energy_section, memory_section
-from .report_prediction import prediction_section
+from .report_prediction import overview_section, prediction_section
 
 
 def write_report(path: Path, document: dict[str, Any]) -> None:
@@ -41,8 +41,9 @@ def report_html(document: dict[str, Any]) -> str:
         sections += [_summary(document), _latency(engines)]
         sections += [_throughput(engines), parts_section(engines), layers_section(document)]
         sections += [memory_section(engines), energy_section(engines)]
-    for i, prediction in enumerate(document.get("predictions", [])):
-        sections.append(prediction_section(i, prediction))
+    predictions = document.get("predictions", [])
+    sections.append(overview_section(predictions))
+    sections += [prediction_section(i, prediction) for i, prediction in enumerate(predictions)]
     style = files("vq4dit.runtime.profiling").joinpath("report.css").read_text(encoding="utf-8")
     names = ", ".join(engine["name"] for engine in engines) or "prediction"
     data = json.dumps(document, allow_nan=False).replace("<", "\\u003c")

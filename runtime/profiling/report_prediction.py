@@ -2,13 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
 from . import charts
 from .html import cell, details, note, section, table
 from .numbers import data_size, percent, ratio, three_digits
+
+
+def overview_section(predictions: Sequence[Mapping[str, Any]]) -> str:
+    """Predicted time and memory of a step, a line for each GPU; nothing for a single prediction."""
+    if len(predictions) < 2:
+        return ""
+    kinds = list(dict.fromkeys(kind for found in predictions for kind in found["weights"]))
+    head = ["model", "GPU"]
+    for kind in kinds:
+        head += [f"{escape(kind)}, ms", "memory"]
+    rows = []
+    for i, found in enumerate(predictions):
+        at = f"predictions.{i}"
+        cells = [cell(escape(found["model"])), cell(escape(found["gpu"]), css="words")]
+        for kind in kinds:
+            memory = found["memory_bytes"].get(kind, {}).get("total_bytes")
+            where = f"{at}.memory_bytes.{kind}.total_bytes"
+            cells += [
+                cell(three_digits(found["step_ms"].get(kind)), f"{at}.step_ms.{kind}"),
+                cell(data_size(memory), where),
+            ]
+        rows.append(cells)
+    words = note("Predicted time and memory of one step; what the model assumes stands below.")
+    return section("All predictions", words + table(head, rows, words=2), css="predicted")
 
 
 def prediction_section(index: int, prediction: Mapping[str, Any]) -> str:

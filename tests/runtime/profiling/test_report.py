@@ -144,6 +144,19 @@ def test_a_prediction_alone():
     assert page.figures and all(key.startswith("predictions.0.") for key, _ in page.figures)
 
 
+def test_several_predictions_have_an_overview():
+    found = [predict("DiT-S/2", gpu, 1).to_dict() for gpu in ("orin-agx", "l4")]
+    found.append(predict("DiT-S/2", "l4", 1, weights=["4bit"]).to_dict())
+    values = {"format": 1, "engines": [], "comparison": [], "predictions": found}
+    page = Page(report_html(values))
+    check_figures(page.figures, values)
+    overview = page.figures[: 3 * 2 * 3]
+    assert overview[0][0] == "predictions.0.step_ms.fp16"
+    assert overview[-1][0] == "predictions.2.memory_bytes.4bit.total_bytes"
+    assert sum(text == "-" for _, text in overview) == 2 + 2 + 4
+    assert "All predictions" not in report_html({**values, "predictions": found[:1]})
+
+
 def test_written_whole(tmp_path):
     write_report(tmp_path / "r.html", document("a"))
     assert (tmp_path / "r.html").read_text(encoding="utf-8") == report_html(document("a"))
