@@ -2,9 +2,11 @@
 
 On engines such as those of the demonstration model:
 
-  host_overhead      time between two engine runs of a picture, batch 1, each sampler
+  host_overhead      time between two engine runs of a picture, batch 1, each sampler; for pictures
+                     of 256 x 256 and 512 x 512 with engines of two narrow blocks made for it
   closure            sum of the nodes' times over a run without profiler, step and decoder
-  profiler_overhead  the same runs bare and under the profiler without times of layers, in turn
+  profiler_overhead  the same runs bare and under the profiler without times of layers, in turn:
+                     bare, profiled, profiled, bare, so that a steady drift of the machine drops out
 
     python benchmarks/profile_demo.py out/engines/fp out/engines/calibrated [--threads 1]
 
@@ -17,16 +19,21 @@ import argparse
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from math import floor, sqrt
 from pathlib import Path
 from statistics import median
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from calibration_study.report import replace_section
 from machine import machine
+from random_weights import RandomWeights
 
+from vq4dit.engines.build import build_engine
 from vq4dit.json_file import write_json
+from vq4dit.model_config import ModelConfig
 from vq4dit.runtime.pipeline import Pipeline
-from vq4dit.runtime.profiling.engine_under_test import EngineUnderTest
+from vq4dit.runtime.profiling.engine_under_test import EngineUnderTest, measure_pictures
 from vq4dit.runtime.profiling.event_cost import measure_event_cost
 from vq4dit.runtime.profiling.inputs import step_inputs
 from vq4dit.runtime.profiling.latency import timed_in_turn
@@ -38,8 +45,14 @@ from vq4dit.runtime.samplers import SAMPLERS
 
 FOLDER = Path(__file__).parent
 STEPS = 50
-ROUNDS = 15
-RUNS = 20
+
+#: Rounds of bare, profiled, profiled, bare; what one measurement of them runs.
+ROUNDS = 120
+STEP_RUNS = 5
+PICTURE_STEPS = 10
+
+#: Normal deviate of a 95 % interval.
+DEVIATE = 1.96
 
 #: Goals of the project: milliseconds, distance of the closure from 1, share of the latency.
 GOALS = {"host_overhead": 0.5, "closure": 0.05, "profiler_overhead": 0.03}
@@ -54,6 +67,8 @@ def main() -> None:
     parser.add_argument("--markdown", type=Path, default=FOLDER / "RESULTS.md")
     args = parser.parse_args()
     rows = [row for path in args.engines for row in rows_of_engine(path, args.threads)]
+    with TemporaryDirectory() as folder:
+        rows += rows_of_sizes(Path(folder), args.threads)
     document = {
         "machine": machine(("vq4dit", "numpy", "onnxruntime")),
         "goals": GOALS,
@@ -75,13 +90,26 @@ def rows_of_engine(path: Path, threads: int) -> Iterator[dict[str, Any]]:
         yield picture_overhead(path.name, pipeline)
 
 
-def host_overhead(path: Path, threads: int, sampler: str) -> dict[str, Any]:
+def rows_of_sizes(folder: Path, threads: int) -> Iterator[dict[str, Any]]:
+    """Host overhead with the latents of pictures of 256 x 256 and 512 x 512."""
+    for size in (32, 64):
+        config = ModelConfig(input_size=size, patch_size=2, in_channels=4, hidden_size=192,
+                             depth=2, num_heads=3, num_classes=1000)  # fmt: skip
+        path = folder / f"two blocks, {8 * size} x {8 * size}"
+        build_engine(RandomWeights(config=config, bits=2), path, target="cpu")
+        for sampler in ("ddim", "ddpm"):
+            yield host_overhead(path, threads, sampler, steps=20, pictures=5)
+
+
+def host_overhead(
+    path: Path, threads: int, sampler: str, *, steps: int = STEPS, pictures: int = 10
+) -> dict[str, Any]:
     """Time outside the engine's runs of whole pictures."""
     options = ProfileOptions(
-        steps=STEPS, sampler=sampler, image_repeats=10, seconds=60.0, threads=threads
+        steps=steps, sampler=sampler, image_repeats=pictures, seconds=60.0, threads=threads
     )
     with EngineUnderTest(path.name, path, options) as engine:
-        engine.measure_pictures()
+        measure_pictures([engine], options)
     found = engine.result["host_overhead_per_step"]
     return {"what": "host_overhead", "engine": path.name, "sampler": sampler, "batch": 1,
             "median_ms": found["median_ms"], "p90_ms": found["p90_ms"],
@@ -108,18 +136,17 @@ def step_overhead(name: str, pipeline: Pipeline) -> dict[str, Any]:
     run = partial(session.run, step_inputs(pipeline.manifest, 1))
 
     def bare() -> float:
-        return seconds_of(lambda: [run() for _ in range(RUNS)]) / RUNS
+        return seconds_of(lambda: [run() for _ in range(STEP_RUNS)])
 
     def profiled() -> float:
-        times = timed_in_turn([run], repeats=RUNS, budget_seconds=60.0)[0]
-        return sum(times) / len(times)
+        return sum(timed_in_turn([run], repeats=STEP_RUNS, budget_seconds=60.0)[0])
 
     return overhead_row(name, "step", bare, profiled)
 
 
 def picture_overhead(name: str, pipeline: Pipeline) -> dict[str, Any]:
     """Whole pictures with and without the logs around the engine's runs."""
-    draw = partial(pipeline, 0, steps=STEPS)
+    draw = partial(pipeline, 0, steps=PICTURE_STEPS)
 
     def profiled() -> float:
         with timed(pipeline):
@@ -131,17 +158,24 @@ def picture_overhead(name: str, pipeline: Pipeline) -> dict[str, Any]:
 def overhead_row(
     name: str, of: str, bare: Callable[[], float], profiled: Callable[[], float]
 ) -> dict[str, Any]:
-    """Alternate both; the overhead is the median over rounds of the ratio, less 1."""
+    """The median over rounds of the ratio less 1, and a 95 % interval of that median."""
     bare(), profiled()
-    pairs = []
-    for i in range(ROUNDS):
-        first, second = (bare, profiled) if i % 2 else (profiled, bare)
-        values = {first: first(), second: second()}
-        pairs.append((values[bare], values[profiled]))
+    rounds = []
+    for _ in range(ROUNDS):
+        before, first, second, after = bare(), profiled(), profiled(), bare()
+        rounds.append((before + after, first + second))
+    ratios = sorted(p / b - 1 for b, p in rounds)
+    low, high = ratios[median_rank(ROUNDS, -1)], ratios[median_rank(ROUNDS, 1)]
     return {"what": "profiler_overhead", "engine": name, "of": of,
-            "bare_ms": 1e3 * median(b for b, _ in pairs),
-            "profiled_ms": 1e3 * median(p for _, p in pairs),
-            "overhead": median(p / b for b, p in pairs) - 1, "rounds": ROUNDS}  # fmt: skip
+            "bare_ms": 1e3 * median(b for b, _ in rounds) / 2,
+            "profiled_ms": 1e3 * median(p for _, p in rounds) / 2,
+            "overhead": median(ratios), "low": low, "high": high, "rounds": ROUNDS}  # fmt: skip
+
+
+def median_rank(count: int, sign: int) -> int:
+    """Rank of an end of the median's 95 % interval: count / 2 -+ 1.96 sqrt(count) / 2."""
+    rank = count / 2 + sign * DEVIATE * sqrt(count) / 2
+    return min(max(floor(rank), 0), count - 1)
 
 
 def seconds_of(call: Callable[[], object]) -> float:
@@ -162,10 +196,12 @@ def render(document: dict[str, Any]) -> str:
 **Question.** What does the Python loop cost, do the parts add up, what does profiling cost?
 
 **Method.** Engines of the demonstration model, {document["threads"]} thread. Host overhead: from
-the end of one engine run to the begin of the next, over 10 pictures of {STEPS} steps. Closure: sum
+the end of one engine run to the begin of the next, over 10 pictures of {STEPS} steps, for the large
+sizes 5 of 20. Closure: sum
 of the nodes' times, less what ONNX Runtime's profiler adds to each, over the run without profiler;
-the fastest quarter of 120 runs in turn. Profiler's overhead: the same work bare and as
-`vq4dit profile --no-layers` does it, {ROUNDS} rounds in turn, median of the ratios.
+the fastest quarter of 120 runs in turn. Profiler's overhead: the same work ({STEP_RUNS} steps, or a
+picture of {PICTURE_STEPS} steps) bare and as `vq4dit profile --no-layers` does it: {ROUNDS} rounds
+of bare, profiled, profiled, bare; median of the rounds' ratios, and its 95 % interval.
 
 ```
 python benchmarks/profile_demo.py out/engines/fp out/engines/calibrated
@@ -184,9 +220,10 @@ us a node taken off |
 {_lines(rows["closure"], "engine", "model", "batch", "plain_ms", "closure", "reported_closure",
         "num_nodes", "event_cost_us")}
 
-| profiler's overhead (goal 0.03) | of | bare, ms | profiled, ms | overhead |
-|---|---|---:|---:|---:|
-{_lines(rows["profiler_overhead"], "engine", "of", "bare_ms", "profiled_ms", "overhead")}
+| profiler's overhead (goal 0.03) | of | bare, ms | profiled, ms | overhead | from | to |
+|---|---|---:|---:|---:|---:|---:|
+{_lines(rows["profiler_overhead"], "engine", "of", "bare_ms", "profiled_ms", "overhead", "low",
+        "high")}
 """  # fmt: skip
 
 
