@@ -68,9 +68,13 @@ class Case:
 
     @property
     def kernels(self) -> tuple[KernelConfiguration, ...]:
-        """Every kernel that can run it."""
+        """Every kernel that can run it on any GPU."""
+        return self.kernels_on(None)
+
+    def kernels_on(self, sm: int | None) -> tuple[KernelConfiguration, ...]:
+        """Every kernel that can run it on a GPU: those for this architecture alone as well."""
         return kernels_for(
-            schema.OPS[self.op], self.layout, dtype=self.dtype, activation=self.activation
+            schema.OPS[self.op], self.layout, dtype=self.dtype, activation=self.activation, sm=sm
         )
 
 

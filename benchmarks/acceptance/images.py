@@ -20,9 +20,10 @@ def prepare_images(
 ) -> int:
     """Compile every kernel of the cases for every GPU into the folder; returns their number."""
     folder.mkdir(parents=True, exist_ok=True)
-    kernels = {kernel.name: kernel for case in cases for kernel in case.kernels}
+    cases = tuple(cases)
     count = 0
     for sm in sms:
+        kernels = {kernel.name: kernel for case in cases for kernel in case.kernels_on(sm)}
         for kernel in kernels.values():
             say(f"compiling {kernel.name} for sm_{sm}")
             with atomic_path(_path(folder, kernel, sm)) as temporary:

@@ -45,7 +45,7 @@ def measure_case(case: Case, device: Device, images: Path | None) -> list[Row]:
     layer = random_layer(case)
     rows = _baseline_rows(case, device)
     with _Inputs(device, layer) as inputs:
-        for kernel in case.kernels:
+        for kernel in case.kernels_on(device.compute_capability):
             rows.append(_kernel_row(case, device, layer, inputs, kernel, images))
     return rows
 

@@ -26,6 +26,7 @@ from emulated_device import (
 from vq4dit.errors import BackendUnavailable
 from vq4dit.plugins import schema
 from vq4dit.plugins.cuda.compile import compile_ptx
+from vq4dit.plugins.cuda.configuration import supported_tiles
 from vq4dit.plugins.cuda.launch import launch_geometry
 from vq4dit.plugins.cuda.measurement import measurements_from_rows
 from vq4dit.plugins.layout import GroupOrder
@@ -111,6 +112,18 @@ def test_every_kernel_of_a_case_gives_the_answer(emulated, case):
         assert row["microseconds"] == pytest.approx(MICROSECONDS / kernels._LAUNCHES, abs=1e-3)
         assert {"gpu", "kernel", "m", "n", "k", "dtype"} <= row.keys()
     assert all(buffer.is_freed for buffer in emulated.buffers)
+
+
+def test_a_gpu_runs_the_kernels_that_are_made_for_it_alone(emulated, monkeypatch):
+    monkeypatch.setattr(EmulatedDevice, "compute_capability", 90)
+    case = small(RESIDUAL, sequence=5)
+    rows = kernels.measure_case(case, emulated, None)
+    ours = [row for row in rows if row["kernel"] != "cublas"]
+    own = [kernel.name for kernel in case.kernels_on(90) if kernel.only_sm == 90]
+    assert len(own) == len(supported_tiles("wgmma"))
+    assert [row["kernel"] for row in ours] == [kernel.name for kernel in case.kernels] + own
+    assert all(row["ok"] for row in ours)
+    assert {row.kernel for row in measurements_from_rows(rows)} >= set(own)
 
 
 def test_a_wrong_kernel_is_told(emulated, monkeypatch):
