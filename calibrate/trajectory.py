@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vq4dit.model_config import ModelConfig
+
 from .dit import DiT
 from .streamed import StreamedDiT
 
@@ -22,6 +24,15 @@ from .streamed import StreamedDiT
 NUM_TRAIN_TIMESTEPS = 1000
 BETAS = np.linspace(1e-4, 0.02, NUM_TRAIN_TIMESTEPS, dtype=np.float64)
 ALPHAS_CUMPROD = np.cumprod(1 - BETAS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Starts:
+    """Where N trajectories begin: latent (N, C, H, W) of noise, labels (N,), guidance (N,)."""
+
+    latent: Tensor
+    labels: Tensor
+    guidance: Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,18 +78,12 @@ def sample_trajectories(
         progress: called with the number of finished steps.
     Returns:
         All points visited.
-    Source: DDIM, Song et al. 2020 (arXiv 2010.02502) eq. 12 with sigma = 0; guidance on all
-    channels, Ho & Salimans 2022 (arXiv 2207.12598) eq. 6.
     """
     config = teacher.config
-    generator = torch.Generator().manual_seed(seed)
-    shape = (num_samples, config.in_channels, config.input_size, config.input_size)
-    latent = torch.randn(shape, generator=generator)
-    labels = torch.randint(config.num_classes, (num_samples,), generator=generator)
-    low, high = guidance_range
-    guidance = low + (high - low) * torch.rand(num_samples, generator=generator)
+    starts = draw_starts(config, num_samples, guidance_range, seed)
+    latent, labels = starts.latent, starts.labels
     null = torch.full_like(labels, config.null_label)
-    steps = np.linspace(0, NUM_TRAIN_TIMESTEPS - 1, num_steps).round().astype(int)[::-1]
+    steps = spaced_timesteps(num_steps)
     latents, outputs, null_outputs = [], [], []
     for i, t in enumerate(steps):
         timestep = torch.full((2 * num_samples,), float(t))
@@ -87,21 +92,62 @@ def sample_trajectories(
         latents.append(latent)
         outputs.append(output)
         null_outputs.append(null_output)
-        alpha = ALPHAS_CUMPROD[t]
-        alpha_next = ALPHAS_CUMPROD[steps[i + 1]] if i + 1 < len(steps) else 1.0
-        eps, null_eps = output[:, : shape[1]], null_output[:, : shape[1]]
-        guided = null_eps + guidance[:, None, None, None] * (eps - null_eps)
-        x_start = (latent - (1 - alpha) ** 0.5 * guided) / alpha**0.5
-        latent = alpha_next**0.5 * x_start + (1 - alpha_next) ** 0.5 * guided
+        next_t = steps[i + 1] if i + 1 < num_steps else None
+        latent = guided_step(latent, output, null_output, starts.guidance, t, next_t)
         progress(i + 1)
     return Trajectories(
         latents=torch.stack(latents),
-        timesteps=torch.from_numpy(steps.copy()),
+        timesteps=torch.tensor(steps),
         labels=labels,
-        guidance=guidance,
+        guidance=starts.guidance,
         outputs=torch.stack(outputs),
         null_outputs=torch.stack(null_outputs),
     )
+
+
+def spaced_timesteps(num_steps: int) -> list[int]:
+    """Timesteps evenly spaced over 0..999, both ends included, descending."""
+    spaced = np.linspace(0, NUM_TRAIN_TIMESTEPS - 1, num_steps).round().astype(int)
+    return [int(t) for t in spaced[::-1]]
+
+
+def draw_starts(
+    config: ModelConfig, num_samples: int, guidance_range: tuple[float, float], seed: int
+) -> Starts:
+    """Noise, labels drawn uniformly, guidance weights uniform in the range; all by the seed."""
+    generator = torch.Generator().manual_seed(seed)
+    shape = (num_samples, config.in_channels, config.input_size, config.input_size)
+    latent = torch.randn(shape, generator=generator)
+    labels = torch.randint(config.num_classes, (num_samples,), generator=generator)
+    low, high = guidance_range
+    guidance = low + (high - low) * torch.rand(num_samples, generator=generator)
+    return Starts(latent=latent, labels=labels, guidance=guidance)
+
+
+def guided_step(
+    latent: Tensor,
+    output: Tensor,
+    null_output: Tensor,
+    guidance: Tensor,
+    timestep: int,
+    next_timestep: int | None,
+) -> Tensor:
+    """One DDIM step with classifier-free guidance on all channels, to x_0 where there is no next.
+
+    Args:
+        latent: (N, C, H, W) at `timestep`.
+        output, null_output: (N, C or 2 C, H, W), the model's for the labels and the null label.
+        guidance: (N,).
+    Source: DDIM, Song et al. 2020 (arXiv 2010.02502) eq. 12 with sigma = 0; guidance, Ho &
+    Salimans 2022 (arXiv 2207.12598) eq. 6.
+    """
+    alpha = ALPHAS_CUMPROD[timestep]
+    alpha_next = 1.0 if next_timestep is None else ALPHAS_CUMPROD[next_timestep]
+    channels = latent.shape[1]
+    eps, null_eps = output[:, :channels], null_output[:, :channels]
+    guided = null_eps + guidance[:, None, None, None] * (eps - null_eps)
+    x_start = (latent - (1 - alpha) ** 0.5 * guided) / alpha**0.5
+    return alpha_next**0.5 * x_start + (1 - alpha_next) ** 0.5 * guided
 
 
 @torch.no_grad()

@@ -33,7 +33,7 @@ _LOG = logging.getLogger(__name__)
 DISTILLATION = "distillation"
 
 #: Counted up when the contents of units change.
-_FORMAT = 2
+_FORMAT = 3
 
 
 @dataclass(frozen=True, kw_only=True)
