@@ -1,14 +1,14 @@
 // y = act(x W^T + bias) or residual + gate (x W^T + bias) on Hopper, computed as y^T = W x^T.
 //
 // wgmma takes its second operand from shared memory and its first one from registers as well. So W
-// is the first one: what decode() gives for rows g and g + 8 of W is the fragment of 16 of its rows,
-// and W passes through no shared memory. x lies there in the very layout of gemm.cu.
+// is the first one: what decode() gives for rows g and g + 8 of W is the fragment of 16 of its
+// rows, and W passes through no shared memory. x lies there in the very layout of gemm.cu.
 //
 //                kBlockM rows of x        a warpgroup computes 64 rows of y^T by all rows of x, one
 //              +------------------+       wgmma per 16 columns; warp w rows 16w..16w+15
 //   kBlockN    |   warpgroup 0    |
-//   rows of W  +------------------+       kSplitK slices of warpgroups share the steps of 64 columns
-//              |   warpgroup 1    |
+//   rows of W  +------------------+       kSplitK slices of warpgroups share the steps of 64
+//              |   warpgroup 1    |       columns
 //              +------------------+
 //
 //   step           s - 1                    s                          s + 1

@@ -1,7 +1,7 @@
 // Products of a warpgroup (four warps) on Hopper: A from registers, B from shared memory, in the
 // background. Needs sm_90a.
-// Source: PTX ISA, "Asynchronous Warpgroup Level Matrix Instructions": wgmma.mma_async, wgmma.fence,
-// "Matrix Descriptor Format"; "movmatrix"; "membar / fence", .proxy.async.
+// Source: PTX ISA, "Asynchronous Warpgroup Level Matrix Instructions": wgmma.mma_async,
+// wgmma.fence, "Matrix Descriptor Format"; "movmatrix"; "membar / fence", .proxy.async.
 #pragma once
 
 #include "device.cuh"
@@ -61,19 +61,19 @@ VQ_DEVICE uint32 product_rows(uint32 address) { return 1u << 16 | address >> 4; 
 #define VQ_PRODUCT_TYPES "f32.f16.f16"
 #endif
 
-// One product of N columns: registers of the sums, of A, start of the rows; always adds to the sums.
-#define VQ_PRODUCT(n, sum_registers, a_registers, descriptor, ...)                              \
+// One product of N columns: registers of the sums, of A, start of the rows; adds to the sums.
+#define VQ_PRODUCT(n, sum_registers, a_registers, start_register, ...)                          \
   asm volatile(                                                                                 \
-      "{\n.reg .pred add;\n.reg .b64 rows;\nsetp.eq.u32 add, 0, 0;\n"                          \
-      "cvt.u64.u32 rows, " descriptor ";\nor.b64 rows, rows, " VQ_DESCRIPTOR ";\n"              \
+      "{\n.reg .pred add;\n.reg .b64 rows;\nsetp.eq.u32 add, 0, 0;\n"                           \
+      "cvt.u64.u32 rows, " start_register ";\nor.b64 rows, rows, " VQ_DESCRIPTOR ";\n"          \
       "wgmma.mma_async.sync.aligned.m64n" #n "k16." VQ_PRODUCT_TYPES " {" sum_registers "}, {"  \
       a_registers "}, rows, add, 1, 1, 0;\n}\n"                                                 \
       : __VA_ARGS__                                                                             \
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(rows))
 
 // sums (64 x 8 kTilesN, float32) += A (64 x 16) B (16 x 8 kTilesN), B's columns being rows of
-// shared memory. Lane 4g + t of warp w holds of A and of the sums rows 16w + g and 16w + g + 8: of A
-// as in mma.m16n8k16, of the sums columns 8j + 2t and the next one in sums[j][0, 1] and [2, 3].
+// shared memory. Lane 4g + t of warp w holds of A and of the sums rows 16w + g and 16w + g + 8: of
+// A as in mma.m16n8k16, of the sums columns 8j + 2t and the next one in sums[j][0, 1] and [2, 3].
 VQ_DEVICE void multiply_add(float (&sums)[8][4], const uint32 (&a)[4], uint32 rows) {
   VQ_PRODUCT(64, VQ_30 "%30, %31", "%32, %33, %34, %35", "%36", VQ_SUMS_4(0), VQ_SUMS_4(4));
 }
@@ -92,13 +92,6 @@ VQ_DEVICE void multiply_add(float (&sums)[24][4], const uint32 (&a)[4], uint32 r
   VQ_PRODUCT(192, VQ_90 "%90, %91, %92, %93, %94, %95", "%96, %97, %98, %99", "%100",
              VQ_SUMS_4(0), VQ_SUMS_4(4), VQ_SUMS_4(8), VQ_SUMS_4(12), VQ_SUMS_4(16),
              VQ_SUMS_4(20));
-}
-
-VQ_DEVICE void multiply_add(float (&sums)[32][4], const uint32 (&a)[4], uint32 rows) {
-  VQ_PRODUCT(256,
-             VQ_90 VQ_TEN(9) VQ_TEN(10) VQ_TEN(11) "%120, %121, %122, %123, %124, %125, %126, %127",
-             "%128, %129, %130, %131", "%132", VQ_SUMS_4(0), VQ_SUMS_4(4), VQ_SUMS_4(8),
-             VQ_SUMS_4(12), VQ_SUMS_4(16), VQ_SUMS_4(20), VQ_SUMS_4(24), VQ_SUMS_4(28));
 }
 
 // An 8 x 8 matrix of 16-bit values, of which lane 4g + t holds (g, 2t) and (g, 2t + 1), transposed.
