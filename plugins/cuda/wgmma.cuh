@@ -39,11 +39,11 @@ VQ_DEVICE void keep_in_place(float (&sums)[kTiles][4]) {
 // columns further on is 2 more. Addresses and distances are in units of 16 bytes:
 //
 //   bits  0..13  start              32..45  from 8 rows to the next 8: 1024 bytes
-//        16..29  1, not used here   62..63  swizzle, 1: of 128 bytes
+//        16..29  not used here      62..63  swizzle, 1: of 128 bytes
 //
 // The upper half never changes: it is joined at the last moment.
 #define VQ_DESCRIPTOR "0x4000004000000000"
-VQ_DEVICE uint32 product_rows(uint32 address) { return 1u << 16 | address >> 4; }
+VQ_DEVICE uint32 product_rows(uint32 address) { return address >> 4; }
 
 // Numbers of inline assembly's operands: VQ_TEN(4) is "%40, %41, ... %49, ".
 #define VQ_TEN(d)                                                                          \

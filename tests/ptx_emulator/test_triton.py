@@ -14,6 +14,8 @@ import tolerances
 from ptx import FailureKind, KernelFailure, Report, run_kernel
 from ptx.float_formats import bfloat16_from_float32, float32_from_bfloat16
 
+from vq4dit.plugins.cuda.compile import sources
+
 triton = pytest.importorskip("triton")
 
 import triton.language as tl  # noqa: E402
@@ -149,6 +151,13 @@ def test_warpgroup_gemm(hopper, m, n, k):
     expected = x.astype(np.float32) @ w.astype(np.float32).T
     assert relative(y.astype(np.float32), expected) <= tolerances.FP16_OUTPUT_RELATIVE
     assert report.count("wgmma.mma_async", report.main_loop("wgmma"))
+
+
+def test_triton_describes_rows_of_x_as_our_kernel_does(hopper):
+    """Swizzle and strides; Triton adds the address to them, we do as well."""
+    ours = re.search(r'VQ_DESCRIPTOR "(\w+)"', sources()["wgmma.cuh"])
+    descriptors = set(re.findall(r"-?\b\d{18,}\b", hopper.asm["ptx"]))
+    assert {int(bits) % (1 << 64) for bits in descriptors} == {int(ours[1], 16)}
 
 
 @pytest.mark.toolchain
