@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -31,7 +32,7 @@ from ptx.instructions.matrices import left_matrix
 from ptx.instructions.warps import require_whole_warps
 from ptx.machine import Machine, Mask
 from ptx.scalar_types import TYPES
-from ptx.syntax import Immediate, Instruction, Vector
+from ptx.syntax import Immediate, Instruction, Operand, Vector
 
 _Decode = Callable[[np.ndarray], np.ndarray]
 _WARPS = 4  # of a warpgroup
@@ -100,44 +101,21 @@ def _constant(instruction: Instruction, place: int) -> int:
 
 
 def _product(instruction: Instruction) -> Operation:
-    shape = instruction.modifiers[3]
-    match = _SHAPE.fullmatch(shape)
-    kinds = instruction.modifiers[4:]
-    check_modifiers(instruction, f"mma_async sync aligned {shape}")
-    if match is None or kinds not in (("f32", "f16", "f16"), ("f32", "bf16", "bf16")):
-        raise unsupported(instruction, "unknown shape or types of wgmma")
-    columns = int(match[1])
+    columns, decode = _check_form(instruction)
     sums, a, b, add = instruction.operands[:4]
-    is_a_in_registers = isinstance(a, Vector)
-    # Signs of A and B, then whether matrices in shared memory are transposed.
-    options = [_constant(instruction, 4 + i) for i in range(len(instruction.operands) - 4)]
-    if options != [1, 1, 0] + ([] if is_a_in_registers else [0]):
-        raise unsupported(instruction, "negated or transposed matrices")
-    items = vector_items(sums)
-    if len(items) != columns // 2 or columns % 8 or not 8 <= columns <= 256:
-        raise unsupported(instruction, f"{len(items)} registers of {columns} columns")
-    if is_a_in_registers and len(a.items) != 4:
-        raise unsupported(instruction, f"{len(a.items)} registers of A, needed 4")
-    reads_a = [reader(item, TYPES["b32"]) for item in a.items] if is_a_in_registers else []
-    read_a = None if is_a_in_registers else reader(a, TYPES["b64"])
-    read_b = reader(b, TYPES["b64"])
+    shape = instruction.modifiers[3]
+    read_left, a_slots = _left_reader(instruction, a, decode)
+    read_b, read_add = reader(b, TYPES["b64"]), reader(add, TYPES["pred"])
+    items, sum_slots = vector_items(sums), source_slots((sums,))
     reads = [reader(item, TYPES["f32"]) for item in items]
     writes = [writer(item, TYPES["f32"]) for item in items]
-    read_add = reader(add, TYPES["pred"])
-    slots = source_slots((sums,)), source_slots((a,)) if is_a_in_registers else ()
-    decode = FORMATS[kinds[1] + "x2"].decode
 
     def operation(machine: Machine, mask: Mask) -> None:
         warps = _warps(machine, mask)
-        machine.products.begin(*slots, shape, warps)
-        if read_a is None:
-            left = _left_from_registers(machine, reads_a, decode, warps)
-        else:
-            rows = warps % _WARPS * _WARP_ROWS
-            left = _from_shared(machine, instruction, read_a, rows, _WARP_ROWS, decode, warps)
-        right = _from_shared(
-            machine, instruction, read_b, np.zeros_like(warps), columns, decode, warps
-        )
+        machine.products.begin(sum_slots, a_slots, shape, warps)
+        left = read_left(machine, warps)
+        first_row = np.zeros_like(warps)
+        right = _from_shared(machine, instruction, read_b, first_row, columns, decode, warps)
         products = np.matmul(left, right.transpose(0, 2, 1))  # (warps, 16, columns)
         # (warps, half, g, j, t, e) -> (j, half, e, warps, g, t)
         parts = products.reshape(-1, 2, 8, columns // 8, 4, 2).transpose(3, 1, 5, 0, 2, 4)
@@ -152,8 +130,48 @@ def _product(instruction: Instruction) -> Operation:
     return operation
 
 
+def _check_form(instruction: Instruction) -> tuple[int, _Decode]:
+    """Columns of a product and how its values are stored.
+
+    Raises:
+        UnsupportedPtx: a form of wgmma.mma_async that the emulator does not know.
+    """
+    shape, kinds = instruction.modifiers[3], instruction.modifiers[4:]
+    match = _SHAPE.fullmatch(shape)
+    check_modifiers(instruction, f"mma_async sync aligned {shape}")
+    if match is None or kinds not in (("f32", "f16", "f16"), ("f32", "bf16", "bf16")):
+        raise unsupported(instruction, "unknown shape or types of wgmma")
+    columns, (sums, a) = int(match[1]), instruction.operands[:2]
+    # Signs of A and B, then whether matrices in shared memory are transposed.
+    options = [_constant(instruction, 4 + i) for i in range(len(instruction.operands) - 4)]
+    if options != [1, 1, 0] + ([] if isinstance(a, Vector) else [0]):
+        raise unsupported(instruction, "negated or transposed matrices")
+    count = len(vector_items(sums))
+    if count != columns // 2 or columns % 8 or not 8 <= columns <= 256:
+        raise unsupported(instruction, f"{count} registers of {columns} columns")
+    if isinstance(a, Vector) and len(a.items) != 4:
+        raise unsupported(instruction, f"{len(a.items)} registers of A, needed 4")
+    return columns, FORMATS[kinds[1] + "x2"].decode
+
+
+def _left_reader(
+    instruction: Instruction, a: Operand, decode: _Decode
+) -> tuple[Callable[[Machine, np.ndarray], np.ndarray], tuple[int, ...]]:
+    """What gives (warps, 16, 16) float32 of A, and the registers that it reads."""
+    if isinstance(a, Vector):
+        reads = [reader(item, TYPES["b32"]) for item in a.items]
+        return partial(_left_from_registers, reads=reads, decode=decode), source_slots((a,))
+    read = reader(a, TYPES["b64"])
+
+    def from_shared(machine: Machine, warps: np.ndarray) -> np.ndarray:
+        rows = warps % _WARPS * _WARP_ROWS
+        return _from_shared(machine, instruction, read, rows, _WARP_ROWS, decode, warps)
+
+    return from_shared, ()
+
+
 def _left_from_registers(
-    machine: Machine, reads: list[Read], decode: _Decode, warps: np.ndarray
+    machine: Machine, warps: np.ndarray, *, reads: list[Read], decode: _Decode
 ) -> np.ndarray:
     """(warps, 16, 16) float32 of A in registers."""
     words = np.stack([read(machine).reshape(-1, WARP_SIZE)[warps] for read in reads])
