@@ -3,8 +3,8 @@
   import    `import vq4dit` and `from vq4dit import Pipeline`, each in new processes, in turn with
             an empty Python and `import numpy`; medians of wall time above the empty one
   size      files of the package and of what the base install brings, by distribution
-  overhead  of a step outside the engine's run, batch 1: the pipeline with a step that returns at
-            once, per sampler (DiT-XL/2's latents, 4 x 32 x 32)
+  overhead  of a step outside the engine's run, batch 1: the pipeline with a step that waits as for
+            a GPU, per sampler (DiT-XL/2's latents, 4 x 32 x 32)
   leak      resident memory over 1,000 calls of an engine: slope of a line through the second half
 
     python benchmarks/lean.py --engine out/demo/engines/calibrated [--calls 1000] [--repeats 15]
@@ -32,6 +32,9 @@ from machine import machine
 from vq4dit.json_file import write_json
 
 _FOLDER = Path(__file__).resolve().parent
+
+#: What the engine of `host_overhead` waits.
+_ENGINE_SECONDS = 0.005
 _IMPORTS = {
     "nothing": "pass",
     "numpy": "import numpy",
@@ -101,14 +104,19 @@ def _own_bytes() -> int:
     return total
 
 
-def host_overhead(steps: int = 250) -> dict[str, float]:
-    """Milliseconds of a step at batch 1 whose engine takes no time, by sampler."""
+def host_overhead(steps: int = 100) -> dict[str, float]:
+    """Milliseconds of a step at batch 1 outside an engine that only waits, by sampler."""
     from vq4dit.runtime.request import resolved_request
     from vq4dit.runtime.sampling import SamplingRun
 
     manifest = _xl_manifest()
 
-    def at_once(inputs: Any) -> Any:
+    inside: list[float] = []
+
+    def waits(inputs: Any) -> Any:
+        begin = time.perf_counter()
+        time.sleep(_ENGINE_SECONDS)
+        inside.append(time.perf_counter() - begin)
         return inputs.latent, inputs.history
 
     found = {}
@@ -118,12 +126,13 @@ def host_overhead(steps: int = 250) -> dict[str, float]:
             request = resolved_request(manifest, 0, steps=steps, sampler=sampler, seed=repeat)
             run = SamplingRun(
                 request=request, latent_shape=manifest.latent_shape, batch_min=1, num_batches=1,
-                run_step=at_once, decode=lambda latents: latents, noise=None, callback=None,
+                run_step=waits, decode=lambda latents: latents, noise=None, callback=None,
                 cancel=None,
             )  # fmt: skip
+            inside.clear()
             start = time.perf_counter()
             run.sample(0, slice(0, 1), None)
-            times.append(1000 * (time.perf_counter() - start) / steps)
+            times.append(1000 * (time.perf_counter() - start - sum(inside)) / steps)
         found[sampler] = round(median(times), 4)
     return found
 
