@@ -33,6 +33,16 @@ def test_writes_an_artifact_and_tells_what_it_did(checkpoint, tmp_path, capsys, 
         assert result["distill"][-1] < result["distill"][0]
 
 
+def test_kmeans_is_a_recipe_too(checkpoint, tmp_path):
+    outputs = [tmp_path / f"{i}.vq.safetensors" for i in range(2)]
+    for output, option in zip(outputs, ("--method", "--recipe"), strict=True):
+        assert (
+            main(["calibrate", str(checkpoint), "-o", str(output), option, "kmeans", "--quiet"])
+            == 0
+        )
+    assert outputs[0].read_bytes() == outputs[1].read_bytes()
+
+
 @pytest.mark.parametrize("method", ["kmeans", "vq4dit"])
 def test_ends_with_a_table_and_the_reports_files(checkpoint, tmp_path, capsys, method):
     output, report = tmp_path / "x.vq.safetensors", tmp_path / "report.png"
@@ -55,6 +65,8 @@ def test_ends_with_a_table_and_the_reports_files(checkpoint, tmp_path, capsys, m
 @pytest.mark.parametrize(
     ("options", "code", "message"),
     [
+        (["--method", "kmeans", "--recipe", "paper"], 2, "does not go with --recipe paper"),
+        (["--method", "vq4dit", "--recipe", "kmeans"], 2, "does not go with --recipe kmeans"),
         (["--model", "DiT-XL/2"], 2, "is not DiT-XL/2: hidden_size 32 (needed 1152)"),
         (["--model", "nonsense"], 2, "known are DiT-S/2"),
         (["--label-names", "no-such-file"], 1, "no-such-file"),

@@ -12,7 +12,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from ..errors import BackendUnavailable
+from ..errors import BackendUnavailable, OptionError
 from .calibration_compute import add_compute_arguments, compute_options, set_threads
 from .calibration_summary import (
     add_report_argument,
@@ -35,14 +35,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--method",
         choices=("vq4dit", "kmeans"),
-        default="vq4dit",
-        help="kmeans: plain K-Means, no calibration, the baseline",
+        default=None,
+        help="kmeans: plain K-Means, no calibration, the baseline; short for --recipe kmeans",
     )
     parser.add_argument(
         "--recipe",
-        choices=("vq4dit", "paper", "reference"),
-        default="vq4dit",
-        help="settings of the calibration: ours, the paper's, or its published code's",
+        choices=("vq4dit", "paper", "reference", "kmeans"),
+        default=None,
+        help="settings of the calibration: ours (default), the paper's, its published code's, or "
+        "none",
     )
     parser.add_argument("--seed", type=int, default=0, help="of everything random")
     add_compute_arguments(parser)
@@ -71,6 +72,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         ) from None
     if args.report is not None:
         check_report_path(args.report)
+    recipe = _recipe(args)
     set_threads(args)
     names = () if args.label_names is None else read_label_names(args.label_names)
     options = CheckpointOptions(model=args.model, num_heads=args.num_heads, label_names=names)
@@ -82,7 +84,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             keep=keep_from_texts(args.keep),
             target_bits=args.target_bits,
             target_bytes=None if args.target_size is None else bytes_from_text(args.target_size),
-            recipe="kmeans" if args.method == "kmeans" else args.recipe,
+            recipe=recipe,
             seed=args.seed,
             resume=args.resume,
             options=options,
@@ -96,3 +98,13 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         print(f"{args.output}: {size / 2**20:.2f} MiB")
         print("\n".join(files.values()), end="\n" if files else "")
     return {"output": str(args.output), "total_bytes": size, **files, **summary.to_dict()}
+
+
+def _recipe(args: argparse.Namespace) -> str:
+    """The recipe that --method and --recipe name; OptionError if they name different ones."""
+    recipe: str = args.recipe or args.method or "vq4dit"
+    if args.method is not None and (args.method == "kmeans") != (recipe == "kmeans"):
+        raise OptionError(
+            f"--method {args.method} does not go with --recipe {recipe}; give one of them"
+        )
+    return recipe
