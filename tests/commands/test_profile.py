@@ -52,7 +52,9 @@ def test_predictions(tmp_path, capsys):
     assert [p["gpu"] for p in found] == ["a100-40", "orin-agx"]
     assert all(p["label"] == "predicted" and p["assumptions"] for p in found)
     assert document["engines"] == []
-    assert report.read_text().count('<section class="predicted">') == 2
+    page = report.read_text(encoding="utf-8")
+    assert page.count('<section class="predicted">') == 3  # one for each GPU, and one of all
+    assert page.count("<h2>All predictions</h2>") == 1
 
 
 def test_prediction_for_an_engine(engine, capsys):
