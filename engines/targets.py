@@ -88,6 +88,7 @@ TARGETS = {
             run_modules=("onnxruntime",),
             packages=("onnxruntime", "onnxruntime-gpu"),
             remedy="pip install onnxruntime",
+            fuse_adaln=False,
         ),
         Target(
             name="tensorrt",
