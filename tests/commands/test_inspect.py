@@ -64,7 +64,7 @@ def test_engine_has_the_hashes_of_its_artifact(artifact, tmp_path, capsys):
     assert of_engine["kind"] == "engine"
     hashes = [[layer["sha256"] for layer in v["layers"]] for v in (of_engine, of_artifact)]
     assert hashes[0] == hashes[1]
-    assert of_engine["num_codebook_nodes"] == 1 + 3 + 4
+    assert of_engine["num_codebook_nodes"] == 2 + 3 + 4
 
 
 def test_damaged_engine_is_refused(tmp_path, capsys):
