@@ -21,7 +21,9 @@ def render(document: dict[str, Any]) -> str:
         "bytes of the process in the sampling loop. Load: to the end of the first step, for ours",
         "with the check of all hashes. Error: of the guided noise, largest difference over largest",
         "value, against the exact arithmetic with the same weights (2-bit: vq4dit-exact; dense:",
-        "ONNX Runtime float32), so that for int8 it holds the loss of the weights too.",
+        "ONNX Runtime float32), so that for int8 it holds the loss of the weights too. Ours has",
+        "ONNX Runtime's MultiHeadAttention, the dense graph that all peers read has attention of",
+        "ONNX's own operators.",
         "",
         f"Command: `python benchmarks/dit_xl_step.py --work FOLDER --decode`. Machine: "
         f"{machine['processor']}, {machine['processors']} processors; {versions}.",
