@@ -44,7 +44,10 @@ _METHOD = """\
 `uniform`: one configuration for all linears. `mixed`: 1 to 4 bits for each linear, allocated by
 measured sensitivity within the bits per weight in the name. Both count codebooks and packing.
 Metrics as in `docs/evaluation.md`: equal labels and noise for all models, DDIM, cfg 2, CPU engine;
-"x FP" is the Fréchet distance over full precision's. Predicted: sum of the sensitivities."""
+"x FP" is the Fréchet distance over full precision's. Predicted: sum of the sensitivities, before
+any training. Picture: `python benchmarks/plot_mixed_precision.py`.
+
+![latent error over bits per weight](../docs/images/mixed-precision.png)"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,15 +206,21 @@ def render(document: dict[str, Any]) -> str:
     for key in sorted({(row["recipe"], row["num_images"], row["steps"]) for row in rows}):
         of_key = [row for row in rows if (row["recipe"], row["num_images"], row["steps"]) == key]
         lines += [f"### Recipe {key[0]}, {key[1]:,} pictures, {key[2]} DDIM steps", ""]
-        lines += _table(of_key) + [""]
+        full = _full_precision(rows, num_images=key[1], steps=key[2])
+        lines += _table(of_key, full) + [""]
     failures = [f"- `{row['name']}`: {row['error']}" for row in rows if "error" in row]
     return "\n".join([*lines, *(["Failures:", "", *failures] if failures else [])])
 
 
-def _table(rows: list[dict[str, Any]]) -> list[str]:
-    """A Markdown table, by bits per weight."""
+def _full_precision(rows: list[dict[str, Any]], *, num_images: int, steps: int) -> float | None:
+    """Full precision's Fréchet distance with as many pictures and steps; it has no recipe."""
+    alike = (row for row in rows if (row["num_images"], row["steps"]) == (num_images, steps))
+    return next((row["frechet_distance"] for row in alike if row["name"] == "fp"), None)
+
+
+def _table(rows: list[dict[str, Any]], full: float | None) -> list[str]:
+    """A Markdown table, by bits per weight; `full` is full precision's Fréchet distance."""
     rows = sorted((row for row in rows if "error" not in row), key=lambda r: r["bits_per_weight"])
-    full = next((row["frechet_distance"] for row in rows if row["name"] == "fp"), None)
     lines = ["| model | bits/weight | Fréchet | x FP | latent error | diversity | predicted |"]
     lines.append("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
     for row in rows:
