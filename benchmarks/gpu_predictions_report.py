@@ -11,7 +11,8 @@ measured yet, and how much of it hangs on its assumptions?
 
 **All figures of this section are predicted ({calibration}).** Ratios are float16 time over ours;
 the float16 library is taken to choose its best tile without error and to split K between blocks.
-Ours: one launch, no workspace, as TensorRT's ahead-of-time plugins can do. Whether TensorRT asks
+Ours: one launch, no workspace, as TensorRT's ahead-of-time plugins can do; in the table of whole
+steps each linear is gathered or decoded as the builder would choose. Whether TensorRT asks
 for more than 48 KiB of shared memory for them is not known: rows "48 KiB" tell what follows if it
 does not. In brackets: the range when each assumed efficiency alone is moved to the ends of what is
 plausible, and the one that moves the ratio most. Assumed, and ends:
