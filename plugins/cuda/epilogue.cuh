@@ -6,12 +6,27 @@
 enum : int { kNone = 0, kGeluTanh = 1, kSilu = 2, kGateResidual = 3 };
 enum : int { kEpilogue = VQ_EPILOGUE };
 
-// Residual sums stay float32 in every model (schema.py, T2).
+// Parameters of every kernel that multiplies, in the order of parameters.py:
+//   x (M, I), codebook (R, K, d), assignments (steps, O, kStepBytes) in MMA_LANES, bias (O);
+//   with gate and residual: gate (B, O), residual (M, O) and the rows of x per row of gate;
+//   y (M, O), float32 there: residual sums stay so in every model (schema.py, T2).
+// VQ_OUTPUTS initializes Outputs from them.
 #if VQ_EPILOGUE == 3
 using Output = float;
+#define VQ_RESIDUAL_INPUTS const uint16 *__restrict__ gate, const float *__restrict__ residual,
+#define VQ_RESIDUAL_SIZES int sequence,
+#define VQ_OUTPUTS {bias, gate, residual, y, m, out_features, sequence}
 #else
 using Output = uint16;
+#define VQ_RESIDUAL_INPUTS
+#define VQ_RESIDUAL_SIZES
+#define VQ_OUTPUTS {bias, nullptr, nullptr, y, m, out_features, 1}
 #endif
+#define VQ_PARAMETERS                                                                              \
+  const uint16 *__restrict__ x, const uint16 *__restrict__ codebook,                               \
+      const uint8 *__restrict__ assignments, const uint16 *__restrict__ bias, VQ_RESIDUAL_INPUTS   \
+      int m, int out_features, int in_features, int row_groups, VQ_RESIDUAL_SIZES                  \
+      Output *__restrict__ y
 
 // What the epilogue reads and writes; gate and residual only for kGateResidual.
 struct Outputs {

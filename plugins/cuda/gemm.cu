@@ -60,19 +60,7 @@ VQ_DEVICE void multiply_step(float (&sums)[kTilesM][kTilesN][4],
 }
 
 extern "C" __global__ void __launch_bounds__(kThreads, VQ_MIN_BLOCKS) VQ_KERNEL_NAME(
-    const uint16* __restrict__ x,           // (M, I)
-    const uint16* __restrict__ codebook,    // (R, K, d)
-    const uint8* __restrict__ assignments,  // (steps, O, kStepBytes), MMA_LANES
-    const uint16* __restrict__ bias,        // (O)
-#if VQ_EPILOGUE == 3
-    const uint16* __restrict__ gate,     // (B, O)
-    const float* __restrict__ residual,  // (M, O)
-#endif
-    int m, int out_features, int in_features, int row_groups,
-#if VQ_EPILOGUE == 3
-    int sequence,
-#endif
-    Output* __restrict__ y) {  // (M, O)
+    VQ_PARAMETERS) {
   extern __shared__ __align__(128) uint8 shared[];
   const int lane = threadIdx.x % kLanes, warp = threadIdx.x / kLanes;
   const int slice = warp / kSliceWarps, slice_warp = warp % kSliceWarps;
@@ -123,11 +111,7 @@ extern "C" __global__ void __launch_bounds__(kThreads, VQ_MIN_BLOCKS) VQ_KERNEL_
     add_slices<kSplitK, kSliceWarps, 16>(sums, sums_of_slices, slice, slice_warp, lane);
     if (slice > 0) return;
   }
-#if VQ_EPILOGUE == 3
-  const Outputs out{bias, gate, residual, y, m, out_features, sequence};
-#else
-  const Outputs out{bias, nullptr, nullptr, y, m, out_features, 1};
-#endif
+  const Outputs out VQ_OUTPUTS;
   const Epilogue<kTilesM, kTilesN> epilogue{out,
                                            first_m + warp_m,
                                            tile.first + warp_n,

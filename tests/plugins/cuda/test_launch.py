@@ -59,14 +59,27 @@ def test_bad_sizes_are_named(sizes, message):
         launch_geometry(GEMM, **sizes)
 
 
+def declared_parameters(configuration):
+    """What stands between the parentheses of the kernel, with the epilogue's macros put in."""
+    text = "".join(sources()[name] for name in ("epilogue.cuh", configuration.source))
+    text = re.sub(r"//[^\n]*", "", text).replace("\\\n", "")
+    has_residual = configuration.epilogue == "gate_residual"
+    text = re.sub(
+        r"#if VQ_EPILOGUE == 3\n(.*?)#else\n(.*?)#endif\n",
+        lambda found: found.group(1 if has_residual else 2), text, flags=re.S,
+    )  # fmt: skip
+    macros = dict(re.findall(r"#define (VQ_\w+)[^\S\n]*([^\n]*)\n", text))
+    declared = re.search(r"VQ_KERNEL_NAME\((.*?)\)\s*{", text, flags=re.S).group(1)
+    while used := re.search(r"VQ_\w+", declared):
+        declared = declared.replace(used.group(), macros[used.group()])
+    return declared
+
+
 @pytest.mark.parametrize(
     "configuration", [GEMM, GEMV, RESIDUAL, DECODE, WGMMA], ids=lambda c: c.name
 )
 def test_parameters_are_those_of_the_source(configuration):
-    text = re.sub(r"//[^\n]*", "", sources()[configuration.source])
-    keep = configuration.epilogue == "gate_residual"
-    text = re.sub(r"#if VQ_EPILOGUE == 3\n(.*?)#endif\n", r"\1" if keep else "", text, flags=re.S)
-    declared = re.search(r"VQ_KERNEL_NAME\((.*?)\)\s*{", text, flags=re.S).group(1)
+    declared = declared_parameters(configuration)
     names = [re.split(r"[\s*]+", parameter.strip())[-1] for parameter in declared.split(",")]
     parameters = kernel_parameters(configuration)
     assert [parameter.name for parameter in parameters] == names
