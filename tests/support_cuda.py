@@ -14,7 +14,7 @@ from tolerances import CUDA_BF16_RELATIVE, CUDA_FP16_RELATIVE, CUDA_WORST_OUTPUT
 
 from vq4dit.errors import BackendUnavailable
 from vq4dit.plugins.cuda.compile import compile_ptx
-from vq4dit.plugins.cuda.configuration import KernelConfiguration
+from vq4dit.plugins.cuda.configuration import KernelConfiguration, Tile
 from vq4dit.plugins.cuda.launch import launch_geometry
 from vq4dit.plugins.cuda.nvrtc import load_nvrtc
 from vq4dit.plugins.cuda.parameters import INPUT, OUTPUT, kernel_parameters
@@ -169,6 +169,20 @@ def quantization_name(quantization) -> str:
     """For the names of parametrized tests."""
     codebook_size, sub_vector_len, group_order = quantization
     return f"k{codebook_size}d{sub_vector_len}-{group_order.name.lower()}"
+
+
+def check_layer_of_dit(kernel: str, tile: Tile, layer: str) -> None:
+    """A linear of a block, cut to size, with the epilogue that it has there."""
+    m, out_features, in_features, row_groups, sequence = DIT_LAYERS[layer]
+    epilogue = {"fc1": "gelu_tanh", "proj": "gate_residual", "fc2": "gate_residual"}.get(layer)
+    check(
+        configuration_of(kernel, tile, epilogue=epilogue or "none"),
+        m=m,
+        out_features=out_features,
+        in_features=in_features,
+        row_groups=row_groups,
+        sequence=sequence,
+    )
 
 
 def check(configuration: KernelConfiguration, **sizes) -> KernelRun:

@@ -7,9 +7,9 @@ alignment, barriers that part of a block misses.
 import numpy as np
 import pytest
 from support_cuda import (
-    DIT_LAYERS,
     QUANTIZATIONS,
     check,
+    check_layer_of_dit,
     configuration_of,
     quantization_name,
     require_compiler,
@@ -35,16 +35,7 @@ def test_every_tile_at_its_edges(tile, m, out_features, in_features):
 
 @pytest.mark.parametrize("layer", ["qkv", "proj", "fc1", "fc2"])
 def test_layers_of_dit(layer):
-    m, out_features, in_features, row_groups, sequence = DIT_LAYERS[layer]
-    epilogue = {"fc1": "gelu_tanh", "proj": "gate_residual", "fc2": "gate_residual"}.get(layer)
-    check(
-        configuration_of("gemm", SMALL_TILE, epilogue=epilogue or "none"),
-        m=m,
-        out_features=out_features,
-        in_features=in_features,
-        row_groups=row_groups,
-        sequence=sequence,
-    )
+    check_layer_of_dit("gemm", SMALL_TILE, layer)
 
 
 @pytest.mark.parametrize("quantization", QUANTIZATIONS, ids=quantization_name)

@@ -13,9 +13,9 @@ import support_cuda
 import tolerances
 from ptx import FailureKind, KernelFailure
 from support_cuda import (
-    DIT_LAYERS,
     QUANTIZATIONS,
     check,
+    check_layer_of_dit,
     configuration_of,
     packaged_tool,
     quantization_name,
@@ -44,16 +44,7 @@ def test_every_tile_at_its_edges(tile, m, out_features, in_features):
 
 @pytest.mark.parametrize("layer", ["qkv", "proj", "fc1", "fc2"])
 def test_layers_of_dit(layer):
-    m, out_features, in_features, row_groups, sequence = DIT_LAYERS[layer]
-    epilogue = {"fc1": "gelu_tanh", "proj": "gate_residual", "fc2": "gate_residual"}.get(layer)
-    check(
-        configuration_of("wgmma", SMALL, epilogue=epilogue or "none"),
-        m=m,
-        out_features=out_features,
-        in_features=in_features,
-        row_groups=row_groups,
-        sequence=sequence,
-    )
+    check_layer_of_dit("wgmma", SMALL, layer)
 
 
 def test_one_step():
