@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from op_models import require_ort_library
 from support_export import TINY, random_source
 from tolerances import FAST_STEP_RELATIVE, STEP_RELATIVE
 
@@ -12,7 +13,6 @@ from vq4dit.engines.build import build_engine
 from vq4dit.engines.manifest import load_manifest, verify_files
 from vq4dit.engines.parity import reference_step
 from vq4dit.errors import ArtifactError, BackendUnavailable, OptionError
-from vq4dit.plugins import ort_library_path
 from vq4dit.runtime.pipeline import Pipeline
 from vq4dit.runtime.selftest import load_selftest, relative_error, stored_inputs
 
@@ -64,8 +64,7 @@ def test_selftest_equals_torch(engines, source, target):
     ("accuracy", "limit"), [("exact", STEP_RELATIVE), ("fast", FAST_STEP_RELATIVE)]
 )
 def test_kernels_pass_the_selftest(engines, accuracy, limit):
-    if ort_library_path() is None:
-        pytest.skip("the native library is not installed")
+    require_ort_library()
     with Pipeline(engines / "cpu", accuracy=accuracy, threads=1) as pipeline:
         tensors = load_selftest(engines / "cpu" / "selftest.safetensors", pipeline.manifest)
         result = pipeline.selftest(tensors)

@@ -6,6 +6,7 @@ from importlib.util import find_spec
 import numpy as np
 import onnx
 import pytest
+from op_models import require_ort_library
 from support_export import TINY, random_source, relative_error, run_model, step_inputs, torch_step
 from support_tensorrt_rtx import build_engine
 from tolerances import FP16_STEP_RELATIVE, STEP_RELATIVE
@@ -64,9 +65,8 @@ def test_a_decoded_step_is_near_the_gathered_one(tmp_path, form, weights, choose
 @pytest.mark.ort
 @pytest.mark.parametrize("form", ["function", "plugin"])
 def test_the_native_library_decodes(tmp_path, form):
+    require_ort_library()
     library = ort_library_path()
-    if library is None:
-        pytest.skip("the native library is not built here")
     source = random_source(bits=MIXED, row_groups=3)
     step = build_step_model(source, tmp_path, form=form, choose_way=always(DECODE))
     inputs = step_inputs(TINY, 2)

@@ -6,6 +6,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
+from op_models import require_ort_library
 from support_export import (
     TINY,
     decoded,
@@ -17,27 +18,18 @@ from support_export import (
 )
 from tolerances import STEP_RELATIVE
 
-import vq4dit.plugins
 from vq4dit.errors import ArtifactError, OptionError
 from vq4dit.export.check import check_model
 from vq4dit.export.external_data import ExternalData
 from vq4dit.export.network import timestep_frequencies
 from vq4dit.export.step import build_step_model
+from vq4dit.plugins import ort_library_path
 from vq4dit.plugins.layout import AssignmentLayout
 from vq4dit.plugins.schema import DOMAIN
 
 ROWS, FOUR_MAJOR = AssignmentLayout.ROWS, AssignmentLayout.FOUR_MAJOR
 MIXED = {"adaLN": 1, "attn.qkv": 3, "blocks.1.mlp": 4}
 INPUTS = ["latent", "noise", "history", "timestep", "label", "cfg_scale", "coefficients"]
-
-
-def native_library():
-    """Path of the custom-op library; skips where it is not built."""
-    find = getattr(vq4dit.plugins, "ort_library_path", None)
-    path = find() if find is not None else None
-    if path is None:
-        pytest.skip("the native library is not built here")
-    return path
 
 
 def assert_step_equals_torch(path, source, *, num_samples=3, library=None, **options):
@@ -243,7 +235,8 @@ def test_constant_folding_does_not_make_the_dense_weight(tmp_path, form):
 @pytest.mark.parametrize("layout", [ROWS, FOUR_MAJOR])
 @pytest.mark.parametrize("bits", [2, MIXED], ids=str)
 def test_the_native_kernels_give_the_same(tmp_path, bits, layout):
-    library = native_library()
+    require_ort_library()
+    library = ort_library_path()
     source = random_source(bits=bits, row_groups=3)
     for form in ("function", "plugin"):
         step = build_step_model(source, tmp_path / form, form=form, assignment_layout=layout)
@@ -260,7 +253,8 @@ def test_a_file_without_functions_needs_the_library(tmp_path):
 @pytest.mark.ort
 def test_the_library_wins_over_the_function_body(tmp_path):
     """With a wrong body in the file the result is right only if the library's kernel ran."""
-    library = native_library()
+    require_ort_library()
+    library = ort_library_path()
     source = random_source()
     step = build_step_model(source, tmp_path)
     model = onnx.load(str(step.path), load_external_data=False)
